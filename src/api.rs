@@ -1,0 +1,307 @@
+//! The shapes of the labs' HTTP interface, shared by the server and its clients.
+//!
+//! Fields that the labs' people know keep their names; what we add stands beside them. Ids are 64 hex digits.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chordal_protocol::{Contact, Id, Version};
+use serde::{Deserialize, Serialize};
+
+/// A node: `{"name","id","host","port"}`. Where a client names a node, host and port are enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// What people call it.
+    pub name: String,
+    /// SHA-256 of `host:port`, or where a lesson placed it.
+    pub id: Id,
+    /// The host as it was hashed.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl From<&Contact> for NodeRef {
+    fn from(contact: &Contact) -> NodeRef {
+        NodeRef { name: contact.name.clone(), id: contact.id, host: contact.host().to_owned(), port: contact.port() }
+    }
+}
+
+impl NodeRef {
+    /// `host:port`, with brackets round an IPv6 host.
+    pub fn addr(&self) -> String {
+        join_host_port(&self.host, self.port)
+    }
+
+    /// The contact that this names.
+    pub fn contact(&self) -> Contact {
+        Contact { id: self.id, addr: self.addr(), name: self.name.clone() }
+    }
+}
+
+/// `host:port`, with brackets round an IPv6 host.
+pub fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Bytes in JSON: a string where they are UTF-8, else `{"base64": "…"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// The bytes are UTF-8.
+    Plain(String),
+    /// They are not.
+    Base64 {
+        /// The bytes in standard base64 with padding.
+        base64: String,
+    },
+}
+
+impl Text {
+    /// The form for these bytes.
+    pub fn of(bytes: &[u8]) -> Text {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Text::Plain(text.to_owned()),
+            Err(_) => Text::Base64 { base64: BASE64.encode(bytes) },
+        }
+    }
+
+    /// The bytes; an error if the base64 is not that.
+    pub fn bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
+        match self {
+            Text::Plain(text) => Ok(text.clone().into_bytes()),
+            Text::Base64 { base64 } => BASE64.decode(base64),
+        }
+    }
+}
+
+/// Versions stand in JSON as text, such as `"3.14"`: epoch, dot, sequence.
+pub mod version_text {
+    use super::*;
+
+    /// Writes `3.14`.
+    pub fn serialize<S: serde::Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(version)
+    }
+
+    /// Reads `3.14`.
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// `GET /nodeinfo`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The node's name.
+    pub name: String,
+    /// Its id.
+    pub id: Id,
+    /// Its advertised host.
+    pub host: String,
+    /// Its advertised port.
+    pub port: u16,
+    /// Its predecessor, if it knows one.
+    pub pred: Option<NodeRef>,
+    /// Its successor, if it knows one.
+    pub succ: Option<NodeRef>,
+    /// Its successor list, nearest first, without itself.
+    pub successors: Vec<NodeRef>,
+    /// The distinct entries of its finger table.
+    pub fingers: Vec<FingerInfo>,
+    /// What the ring pointers say it owns, `[id, succ)`.
+    pub range: RangeInfo,
+    /// What it serves.
+    pub views: Vec<ViewInfo>,
+    /// How many values it holds in what it serves.
+    pub keys: u64,
+    /// How it routes when a client does not say: `linear`, `fingers` or `cached`.
+    pub routing: String,
+    /// `joining`, `joined`, `leaving`, `isolated` or `left`.
+    pub membership: String,
+    /// Whether it is joined, has a live successor and serves what it owns.
+    pub ready: bool,
+    /// The ring's id, 32 hex digits; null before it has joined one.
+    pub ring: Option<String>,
+    /// Whether the ring was created for lessons.
+    pub lab: bool,
+    /// Seconds since the process started.
+    pub uptime_s: f64,
+    /// The version of chordal.
+    pub version: String,
+    /// The version of the protocol between nodes.
+    pub wire: u16,
+    /// The process.
+    pub pid: u32,
+    /// Ranges that came or went, newest last, at most sixteen.
+    pub handovers: Vec<HandoverInfo>,
+}
+
+/// An entry of a finger table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FingerInfo {
+    /// The lowest finger that this node serves as.
+    pub first: u16,
+    /// The highest one.
+    pub last: u16,
+    /// The first node at or after `id + 2^i` for `i` in `first..=last`.
+    pub node: NodeRef,
+}
+
+/// A stretch `[lo, hi)` of the circle.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RangeInfo {
+    /// The first id.
+    pub lo: Id,
+    /// The first id after it; equal to `lo` for the whole circle.
+    pub hi: Id,
+    /// The share of the circle, in `(0, 1]`.
+    pub share: f64,
+}
+
+/// A range that a node serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ViewInfo {
+    /// What it covers.
+    pub range: RangeInfo,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Those who keep it.
+    pub members: Vec<NodeRef>,
+    /// `serving`, `unconfirmed` (after a restart, until the predecessor agrees) or `sealed` (it is being handed over).
+    pub status: String,
+    /// How many values it holds.
+    pub keys: u64,
+}
+
+/// A range that came or went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandoverInfo {
+    /// `received`, `given`, `taken` (after a crash) or `yielded` (to a newer view).
+    pub kind: String,
+    /// What it covers.
+    pub range: RangeInfo,
+    /// The other node.
+    pub peer: NodeRef,
+    /// How many records moved.
+    pub records: u64,
+    /// How long ago, in seconds.
+    pub ago_s: f64,
+}
+
+/// `GET /find`: the owner of an id and how it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// What was looked for.
+    pub id: Id,
+    /// The last node at or before it.
+    pub owner: NodeRef,
+    /// How many nodes were asked, the owner included, the asker not.
+    pub hops: u32,
+    /// `linear`, `fingers` or `cached`.
+    pub mode: String,
+    /// Each node that was asked, in order.
+    pub trace: Vec<HopInfo>,
+}
+
+/// A node that was asked on the way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HopInfo {
+    /// Whom.
+    pub node: NodeRef,
+    /// How long its answer took, in milliseconds.
+    pub ms: f64,
+    /// Why it was chosen, such as `finger 254`, `successor`, `cached`; `… (no answer)` if it did not.
+    pub why: String,
+}
+
+/// The body of `POST /dht/store` and `POST /insert`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreBody {
+    /// What to store.
+    pub value: Text,
+    /// Under which key; without one the value is its own key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Text>,
+}
+
+/// What `POST /dht/store`, `POST /insert` and the deletes answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// SHA-256 of the key.
+    pub id: Id,
+    /// The node that keeps it.
+    pub owner: NodeRef,
+    /// The version that was written.
+    #[serde(with = "version_text")]
+    pub version: Version,
+    /// How many nodes were asked on the way, the owner included.
+    pub hops: u32,
+}
+
+/// What `GET /dht/lookup` and `GET /get/{id}` answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookedUp {
+    /// SHA-256 of the key.
+    pub id: Id,
+    /// The key.
+    pub key: Text,
+    /// The value.
+    pub value: Text,
+    /// The node that keeps it.
+    pub owner: NodeRef,
+    /// The version of the value.
+    #[serde(with = "version_text")]
+    pub version: Version,
+    /// How many nodes were asked on the way, the owner included.
+    pub hops: u32,
+}
+
+/// `GET /db`: a page of what a node holds, in id order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DbPage {
+    /// The values.
+    pub items: Vec<DbItem>,
+    /// What to pass as `?after=` for the next page; null on the last.
+    pub next: Option<Id>,
+}
+
+/// A value on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DbItem {
+    /// SHA-256 of the key.
+    pub id: Id,
+    /// The key.
+    pub key: Text,
+    /// The value.
+    pub value: Text,
+    /// The version of the value.
+    #[serde(with = "version_text")]
+    pub version: Version,
+}
+
+/// What `POST /dht/join` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcomed {
+    /// The node that has joined.
+    pub joined: NodeRef,
+    /// The node that owned its id and welcomed it.
+    pub welcomed_by: NodeRef,
+}
+
+/// An error: `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A name for the kind of problem, such as `/problems/not-mine`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong this time, and what to do.
+    pub detail: String,
+    /// For 421: the node to ask instead, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<NodeRef>,
+}

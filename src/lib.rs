@@ -1,0 +1,6 @@
+//! Chordal is a distributed hash table over HTTP.
+#![warn(missing_docs)]
+
+pub mod api;
+pub mod node;
+pub mod store;
