@@ -15,6 +15,7 @@ const HOST_LIMIT: usize = 253;
 /// A node as JSON names it: `{"name"?, "host", "port"}`. What else a node object carries is not needed and not read:
 /// whoever stands at the address says itself who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "a node as an object with host and port")]
 pub(super) struct Address {
     host: String,
     port: u16,

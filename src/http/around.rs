@@ -20,6 +20,9 @@ use super::error::PROBLEM_JSON;
 use super::places::Hold;
 use super::{ApiError, Kind, Limits};
 
+/// How much of a path is logged: those of the labs may carry a whole value.
+const LOGGED_PATH: usize = 200;
+
 /// The layer around all routes.
 ///
 /// - A span per request, and one event when it is answered: `debug` for what nodes and health checks ask, else `info`.
@@ -29,6 +32,7 @@ use super::{ApiError, Kind, Limits};
 /// - A panic becomes a 500, and an error that is not ours becomes a problem document.
 pub(super) async fn around(request: Request, next: Next) -> Response {
     let (method, path) = (request.method(), request.uri().path());
+    let path = &path[..path.floor_char_boundary(LOGGED_PATH)];
     let is_quiet = path == "/peer" || path.starts_with("/health/");
     let span = if is_quiet {
         tracing::debug_span!("request", %method, path)

@@ -31,6 +31,7 @@ use axum::routing::{delete, get, post};
 use crate::node::Node;
 pub use error::{ApiError, Kind};
 pub use limits::Limits;
+pub use peer::PEER_BODY;
 pub use server::serve;
 
 /// The routes of `node`.
