@@ -2,5 +2,6 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod http;
 pub mod node;
 pub mod store;
