@@ -9,15 +9,19 @@
 //!
 //! - `change`: what each change means, once for all stores
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
+//! - `disk`, `file`: the store on disk ([`DiskStore`]), and the data directory with its lock and its format
 //! - `memory`: the store for tests ([`MemoryStore`])
 
 mod change;
 mod codec;
+mod disk;
+mod file;
 mod memory;
 mod order;
 
 use chordal_protocol::{Id, Interval, Record, Version, Write, Written};
 
+pub use disk::DiskStore;
 pub use memory::MemoryStore;
 
 /// The store failed; what was asked has not been acknowledged, and may or may not be on disk.
