@@ -11,6 +11,7 @@
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
 //! - `disk`, `file`: the store on disk ([`DiskStore`]), and the data directory with its lock and its format
 //! - `memory`: the store for tests ([`MemoryStore`])
+//! - `writer`: the queue and its thread
 
 mod change;
 mod codec;
@@ -18,11 +19,13 @@ mod disk;
 mod file;
 mod memory;
 mod order;
+mod writer;
 
 use chordal_protocol::{Id, Interval, Record, Version, Write, Written};
 
 pub use disk::DiskStore;
 pub use memory::MemoryStore;
+pub use writer::{Pending, SubmitError, WAITING_BATCHES, WAITING_BYTES, Writer};
 
 /// The store failed; what was asked has not been acknowledged, and may or may not be on disk.
 #[derive(Debug, Clone, thiserror::Error)]
