@@ -19,6 +19,8 @@ mod disk;
 mod file;
 mod memory;
 mod order;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use chordal_protocol::{Id, Interval, Record, Version, Write, Written};
