@@ -99,6 +99,8 @@ pub enum Outcome {
     Write(Write, Version),
     /// Reply with the records of this range that come after the id.
     Scan(Interval, Option<Id>),
+    /// Call this node with an invitation to the ring, and pass on what it replies.
+    Invite(Contact, Ring),
 }
 
 /// What happened, for logs, for people, and for the driver.
@@ -461,7 +463,8 @@ impl Chord {
         }
     }
 
-    pub(crate) fn remember(&mut self, contact: &Contact) {
+    /// Notes a node for the day on which all successors are gone.
+    pub fn remember(&mut self, contact: &Contact) {
         if contact.id == self.me.id {
             return;
         }

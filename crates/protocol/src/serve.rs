@@ -75,10 +75,10 @@ impl Chord {
                 self.serve_departing(&from, predecessor, &successors, events);
                 Reply::Accepted
             }
-            Request::Welcome(joiner) => {
-                events.push(Event::Begin(Procedure::Invite { joiner }));
-                Reply::Accepted
-            }
+            Request::Welcome(joiner) => match self.ring {
+                Some(ring) => return Outcome::Invite(joiner, ring),
+                None => Reply::Refused(Refusal::NotMember(self.membership)),
+            },
             Request::Invite(ring) => self.serve_invite(from, ring, events),
             Request::Read(id) => match self.admit_read(&id) {
                 Ok(()) => return Outcome::Read(id),
@@ -175,7 +175,7 @@ impl Chord {
         let decided = self
             .views
             .handed()
-            .find(|handed| handed.view.primary == *to && handed.view.range == range && handed.view.epoch == epoch + 1);
+            .find(|handed| handed.view.primary == *to && handed.view.range == range && handed.view.epoch > epoch);
         match decided {
             Some(handed) => Reply::Decided(handed.view.clone()),
             None => Reply::Refused(Refusal::Stale),

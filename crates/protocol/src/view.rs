@@ -235,8 +235,11 @@ impl Views {
     /// Decides the open hand-over: the sealed range goes to its receiver, and what remains goes on here, all one epoch on.
     pub fn decide(&mut self) -> Option<View> {
         let sealing = self.sealing.take()?;
+        // The view may have grown since it was sealed, and with it the epoch.
+        let parents = self.held.iter().filter(|held| held.view.range.overlaps(&sealing.range));
+        let epoch = 1 + parents.map(|held| held.view.epoch).max()?;
         self.cut(&sealing.range);
-        let view = View::of_one(sealing.range, sealing.epoch + 1, &sealing.to);
+        let view = View::of_one(sealing.range, epoch, &sealing.to);
         self.handed.retain(|handed| !view.range.covers(&handed.view.range));
         self.handed.push_back(Handed { view: view.clone(), acknowledged: false });
         while self.handed.len() > REMEMBERED_HANDOVERS && self.handed.front().is_some_and(|handed| handed.acknowledged)
@@ -397,6 +400,16 @@ mod tests {
         views.unseal();
         assert_eq!(views.decide(), None);
         assert_eq!(views.admit_write(&point("6")).unwrap(), Version { epoch: 4, sequence: 1 });
+    }
+
+    #[test]
+    fn a_view_that_grows_while_a_part_is_sealed_hands_it_over_in_a_later_epoch() {
+        let mut views = serving(View::of_one(range("1", "9"), 3, &node("1")));
+        views.seal(range("5", "9"), 3, node("5"), Time::ZERO);
+        views.install(View::of_one(range("9", "d"), 6, &node("1")));
+        let grown = views.held()[0].view.clone();
+        let decided = views.decide().unwrap();
+        assert!(decided.supersedes(&grown), "{decided:?} follows {grown:?}");
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Net {
 
     fn create(&mut self, i: usize) {
         self.add(i);
-        self.begin(i, Procedure::Create { ring: RING });
+        let id = if i == 0 { RING.id } else { RingId([i as u8; 16]) };
+        self.begin(i, Procedure::Create { ring: Ring { id, ..RING } });
     }
 
     fn join(&mut self, i: usize, through: usize) {
@@ -94,9 +95,6 @@ impl Net {
 
     fn happened(&mut self, addr: &str, events: Vec<Event>) {
         for event in events {
-            if std::env::var("RING_TRACE").is_ok() && !matches!(event, Event::Begin(_)) {
-                println!("{:?} {} {event:?}", self.now, addr);
-            }
             match event {
                 Event::Begin(procedure) => self.begin_at(addr, procedure),
                 Event::JoinFailed { reason, may_pass } => {
@@ -155,6 +153,11 @@ impl Net {
                 let last = found.len() <= 3;
                 found.truncate(3);
                 Reply::Page { records: found, last }
+            }
+            Outcome::Invite(joiner, ring) => {
+                let from = node.chord.me().clone();
+                let envelope = Envelope { ring: Some(ring.id), from, request: Request::Invite(ring) };
+                return self.serve(&joiner.addr, envelope);
             }
             Outcome::Read(id) => Reply::Read(node.disk.get(&id).cloned()),
             Outcome::Write(write, version) => {
@@ -264,13 +267,6 @@ impl Net {
                 Ok(Reply::Read(record)) => answers.push(record),
                 Ok(Reply::Refused(Refusal::NotMine(_))) => {}
                 other => panic!("seed {}: {other:?}", self.seed),
-            }
-        }
-        if answers.len() != 1 && std::env::var("RING_TRACE").is_ok() {
-            for node in self.nodes.values() {
-                for held in node.chord.views().held().iter().filter(|held| held.view.range.contains(&id)) {
-                    println!("{} holds {:?} due {:?} id {id:?}", node.chord.me(), held, node.chord.due());
-                }
             }
         }
         assert_eq!(answers.len(), 1, "seed {}: {key} must be served by exactly one node", self.seed);
@@ -506,4 +502,19 @@ fn a_node_that_lost_its_disk_takes_its_range_again() {
             assert_eq!(net.get(&key), expected, "seed {seed}: {key}");
         }
     }
+}
+
+#[test]
+fn a_node_that_stands_alone_gives_up_its_ring_when_it_is_welcomed_to_another() {
+    let mut net = ring(1, 4);
+    net.create(9);
+    net.pass();
+    let from = Net::contact(0);
+    let envelope = Envelope { ring: Some(RING.id), from, request: Request::Welcome(Net::contact(9)) };
+    assert_eq!(net.serve(&Net::contact(1).addr, envelope.clone()), Ok(Reply::Accepted));
+    net.settle(20);
+    assert_eq!(net.nodes.len(), 5);
+    assert_all_values(&mut net);
+    assert_eq!(net.serve(&Net::contact(1).addr, envelope), Ok(Reply::Accepted), "asking again changes nothing");
+    net.settle(1);
 }

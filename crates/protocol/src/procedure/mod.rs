@@ -65,11 +65,6 @@ pub enum Procedure {
         /// The node, asked by its address; its own answer counts.
         to: Contact,
     },
-    /// Call a node whose id this node owns, and ask it to join.
-    Invite {
-        /// The node.
-        joiner: Contact,
-    },
 }
 
 /// What to do with the answer to a call.
@@ -116,10 +111,6 @@ impl Chord {
             Procedure::Leave => self.begin_leave(),
             Procedure::Reunite { contact } => self.begin_reunite(&contact),
             Procedure::Rewire { side, to } => Step::ask(Call::new(&to, Request::Hello, Then::Rewire(side)), Vec::new()),
-            Procedure::Invite { joiner } => match self.ring {
-                Some(ring) => Step::ask(Call::new(&joiner, Request::Invite(ring), Then::Ignore), Vec::new()),
-                None => Step::default(),
-            },
         }
     }
 
