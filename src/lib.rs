@@ -2,5 +2,6 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod client;
 pub mod node;
 pub mod store;
