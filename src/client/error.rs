@@ -20,7 +20,7 @@ pub enum Error {
         /// The node that was asked.
         addr: String,
         /// What it said.
-        problem: api::Problem,
+        problem: Box<api::Problem>,
     },
     /// Somebody answered, but not in the words of a Chordal node. Nothing is known about what it did.
     #[error("{addr} does not answer like a chordal node of this version: {reason}; is that port another program's?")]

@@ -66,7 +66,10 @@ async fn a_connection_that_breaks_is_tried_once_more() {
 async fn nobody_there_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let error = Client::new().node_info(&closed).await.unwrap_err();
-    assert!(matches!(&error, Error::Unreachable { addr, reason } if *addr == closed && reason.contains("refused")), "{error}");
+    assert!(
+        matches!(&error, Error::Unreachable { addr, reason } if *addr == closed && reason.contains("refused")),
+        "{error}"
+    );
     let error = Client::new().node_info("not an address").await.unwrap_err();
     assert!(error.to_string().contains("HOST:PORT"), "{error}");
 }

@@ -136,8 +136,12 @@ fn lost_its_connection(error: &reqwest::Error) -> bool {
 /// What a node said when it refused; an error that is no problem document is told by its status.
 fn refusal(ask: &Ask, status: StatusCode, body: &[u8]) -> Error {
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => Error::Problem { addr: ask.addr.clone(), problem: Problem { status: status.as_u16(), ..problem } },
-        Err(_) => garbled(ask, format!("{} {} was answered with {status} and no problem document", ask.method, ask.path)),
+        Ok(problem) => {
+            Error::Problem { addr: ask.addr.clone(), problem: Problem { status: status.as_u16(), ..problem } }
+        }
+        Err(_) => {
+            garbled(ask, format!("{} {} was answered with {status} and no problem document", ask.method, ask.path))
+        }
     }
 }
 
