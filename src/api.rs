@@ -45,7 +45,7 @@ pub fn join_host_port(host: &str, port: u16) -> String {
 
 /// Bytes in JSON: a string where they are UTF-8, else `{"base64": "…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string, or {\"base64\": \"…\"} for bytes that are not UTF-8")]
 pub enum Text {
     /// The bytes are UTF-8.
     Plain(String),
@@ -287,6 +287,13 @@ pub struct Welcomed {
     pub joined: NodeRef,
     /// The node that owned its id and welcomed it.
     pub welcomed_by: NodeRef,
+}
+
+/// What `POST /dht/leave` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The node that has left.
+    pub left: NodeRef,
 }
 
 /// An error: `application/problem+json` (RFC 9457).

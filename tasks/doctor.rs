@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use chordal::api::{NodeInfo, NodeRef};
 use chordal::client::Client;
+use chordal_protocol::invariant::{Check, Member, check_all};
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
 
 use crate::cli;
 use crate::context::Context;
 use crate::crawl::{self, Crawl, Silent};
-use crate::invariant::{Check, Member, check_all};
 use crate::network_state::{NetworkState, Status};
 use crate::output::{self, Report};
 
@@ -76,7 +76,7 @@ fn member(info: &NodeInfo) -> Member {
         contact: itself.contact(),
         predecessor: info.pred.as_ref().map(NodeRef::contact),
         successors: info.successors.iter().map(NodeRef::contact).collect(),
-        joined: info.membership == "joined",
+        joined: matches!(info.membership.as_str(), "joined" | "leaving"),
     }
 }
 

@@ -12,7 +12,6 @@ mod crawl;
 mod demo;
 mod doctor;
 mod fleet;
-mod invariant;
 mod killall;
 mod leave;
 mod lipsum;

@@ -19,20 +19,19 @@ mod transport;
 
 use std::time::Duration;
 
-use chordal_protocol::{Contact, Id};
+use chordal_protocol::{Contact, Id, Mode};
 use reqwest::Method;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
-use crate::node::Mode;
 pub use error::Error;
 use transport::{Ask, Transport};
 
 /// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Keys whose escaped form is longer than this many bytes don't travel in a URL: the client then finds the owner by the
-/// key's id and asks it directly.
+/// Keys whose escaped form is longer than this many bytes, or that are not UTF-8, don't travel in a URL: the client then
+/// finds the owner by the key's id and asks it directly.
 const LONGEST_KEY_IN_URL: usize = 4096;
 
 /// How often a direct request follows a ring that changes under it.
@@ -91,7 +90,7 @@ impl Client {
 
     /// Finds the owner of an id; without a mode the node routes in its own way.
     pub async fn find(&self, addr: &str, id: Id, mode: Option<Mode>) -> Result<Found, Error> {
-        let query = mode.map_or(String::new(), |mode| format!("?mode={}", mode_name(mode)));
+        let query = mode.map_or(String::new(), |mode| format!("?mode={mode}"));
         self.transport.json(Ask::get(addr, format!("/find/{id}{query}"))).await
     }
 
@@ -108,9 +107,8 @@ impl Client {
 
     /// Looks a key up (a value that was stored without one is its own key); `None` if nothing is stored there.
     pub async fn lookup(&self, addr: &str, key: &[u8]) -> Result<Option<LookedUp>, Error> {
-        let escaped = escape(key);
-        if escaped.len() <= LONGEST_KEY_IN_URL {
-            return absent(self.transport.json(Ask::get(addr, format!("/dht/lookup?key={escaped}"))).await);
+        if let Some(key) = in_query(key) {
+            return absent(self.transport.json(Ask::get(addr, format!("/dht/lookup?key={key}"))).await);
         }
         let id = Id::of(key);
         let mut tries = FOLLOWS;
@@ -125,9 +123,8 @@ impl Client {
 
     /// Deletes what is stored under a key; `None` if nothing was.
     pub async fn delete(&self, addr: &str, key: &[u8]) -> Result<Option<Stored>, Error> {
-        let escaped = escape(key);
-        if escaped.len() <= LONGEST_KEY_IN_URL {
-            let path = format!("/dht/delete?key={escaped}");
+        if let Some(key) = in_query(key) {
+            let path = format!("/dht/delete?key={key}");
             return absent(self.transport.json(Ask::new(Method::DELETE, addr, path)).await);
         }
         let id = Id::of(key);
@@ -192,25 +189,18 @@ fn absent<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Linear => "linear",
-        Mode::Fingers => "fingers",
-        Mode::Cached => "cached",
-    }
-}
-
-/// Percent-encoding of bytes for a query, UTF-8 or not.
-fn escape(bytes: &[u8]) -> String {
-    let mut escaped = String::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            escaped.push(char::from(*byte));
+/// A key as a query carries it: UTF-8, percent-encoded, not too long; `None` if it is not like that.
+fn in_query(key: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(key).ok()?;
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
         } else {
             escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    escaped
+    (escaped.len() <= LONGEST_KEY_IN_URL).then_some(escaped)
 }
 
 #[cfg(test)]

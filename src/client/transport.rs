@@ -137,7 +137,8 @@ fn lost_its_connection(error: &reqwest::Error) -> bool {
 fn refusal(ask: &Ask, status: StatusCode, body: &[u8]) -> Error {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => {
-            Error::Problem { addr: ask.addr.clone(), problem: Problem { status: status.as_u16(), ..problem } }
+            let problem = Box::new(Problem { status: status.as_u16(), ..problem });
+            Error::Problem { addr: ask.addr.clone(), problem }
         }
         Err(_) => {
             garbled(ask, format!("{} {} was answered with {status} and no problem document", ask.method, ask.path))

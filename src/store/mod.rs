@@ -1,9 +1,33 @@
 //! What a node keeps: records in id order, and a few named pieces of state.
 //!
 //! Every change goes through one [`Writer`] thread, which drains its queue into one transaction and acknowledges all of
-//! it (group commit). Nothing is acknowledged before it is durable.
+//! it (group commit). Nothing is acknowledged before it is durable. Reads go to the [`Store`] itself, beside the writer,
+//! and see what the last transaction left.
+//!
+//! Records lie in id order, so that a hand-over is a range scan. A deleted one stays as a tombstone until its range is
+//! dropped, so that an older copy cannot bring it back.
+//!
+//! - `change`: what each change means, once for all stores
+//! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
+//! - `disk`, `file`: the store on disk ([`DiskStore`]), and the data directory with its lock and its format
+//! - `memory`: the store for tests ([`MemoryStore`])
+//! - `writer`: the queue and its thread
+
+mod change;
+mod codec;
+mod disk;
+mod file;
+mod memory;
+mod order;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use chordal_protocol::{Id, Interval, Record, Version, Write, Written};
+
+pub use disk::DiskStore;
+pub use memory::MemoryStore;
+pub use writer::{Pending, SubmitError, WAITING_BATCHES, WAITING_BYTES, Writer};
 
 /// The store failed; what was asked has not been acknowledged, and may or may not be on disk.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,7 +51,9 @@ pub enum StoreError {
 pub enum Change {
     /// A client's write, given this version if its condition holds for what is stored when its turn comes.
     ///
-    /// A record that was already written by the same request is left alone, and its version is the outcome.
+    /// A record that was already written by the same request is left alone, and its version is the outcome. A tombstone
+    /// without a key takes over that of what it buries, so that one can still tell what was deleted; a value that was its
+    /// own key becomes the tombstone's key if it has at most 1 KiB.
     Write {
         /// The wish.
         write: Write,
@@ -62,7 +88,8 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, id: &Id) -> Result<Option<Record>, StoreError>;
 
     /// Records in `range`, tombstones included, clockwise from `range.lo`, those strictly after `after` if it is given:
-    /// at most `limit` of them, and no more once they exceed `bytes` bytes of content (but at least one if there is one).
+    /// at most `limit` of them, and no more than hold `bytes` bytes of keys and content together (but one in any case, if
+    /// there is one).
     fn scan(&self, range: Interval, after: Option<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError>;
 
     /// How many live values there are in `range`.

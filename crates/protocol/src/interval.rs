@@ -55,11 +55,10 @@ impl Interval {
 
     /// What both share: nothing, one stretch, or two (each may begin in the other).
     pub fn intersection(&self, other: &Interval) -> Vec<Interval> {
-        let mut parts = vec![*self];
-        for gap in other.complement() {
-            parts = parts.iter().flat_map(|part| part.minus(&gap)).collect();
+        match other.complement() {
+            Some(outside) => self.minus(&outside),
+            None => vec![*self],
         }
-        parts
     }
 
     /// What of this lies outside `other`, in clockwise order.

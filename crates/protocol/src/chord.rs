@@ -1,0 +1,511 @@
+//! The state of a node, and the forms in which it is driven.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::procedure::{Procedure, Then};
+use crate::{
+    Contact, FingerTable, Handed, Id, Interval, Lookup, Membership, Mode, NextHop, NotServed, OwnerCache, Record,
+    Refusal, Reply, Request, Ring, SuccessorList, Table, Time, Version, View, Views, Write, next_hop,
+};
+
+/// What a node is told when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// How many successors it remembers (Zave's r).
+    pub successors: usize,
+    /// How many nodes a lookup may ask.
+    pub hop_budget: u32,
+    /// How many owner intervals it remembers.
+    pub cached_owners: usize,
+    /// How many contacts it remembers for the day on which all its successors are gone.
+    pub contacts: usize,
+    /// After how long without a word from the receiver a hand-over is given up, in milliseconds.
+    pub seal_timeout: u64,
+    /// How long the holder of a range must be silent before its range is taken, in milliseconds.
+    pub suspicion: u64,
+    /// How many records travel in one page of a hand-over.
+    pub page_records: usize,
+    /// How many bytes of content travel in one page, except that one record always does.
+    pub page_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            successors: 8,
+            hop_budget: 1024,
+            cached_owners: 4096,
+            contacts: 32,
+            seal_timeout: 3_000,
+            suspicion: 1_000,
+            page_records: 1_024,
+            page_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A question to another node, with what to do with its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Call {
+    /// Whom to ask.
+    pub to: Contact,
+    /// What to ask.
+    pub request: Request,
+    /// How long to wait before asking, in milliseconds.
+    pub delay: u64,
+    pub(crate) then: Then,
+}
+
+/// The asked node gave no answer: it may be dead, paused, or cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unreachable;
+
+/// What a procedure does next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[must_use]
+pub struct Step {
+    /// Records that must be durable, each unless a newer one is stored, before anything below happens.
+    pub merge: Vec<Record>,
+    /// Ranges whose content is no longer needed here.
+    pub drop: Vec<Interval>,
+    /// Whom to ask next. Nothing here ends the procedure.
+    pub next: Vec<Call>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// What a node says to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Answer {
+    /// Ranges whose content is no longer needed here.
+    pub drop: Vec<Interval>,
+    /// The reply, or what the store must be asked for it.
+    pub outcome: Outcome,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// A reply, or what the store must be asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The reply.
+    Reply(Reply),
+    /// Read this register, then make sure that it is still served here ([`Chord::admit_read`]).
+    Read(Id),
+    /// Write to this register with this version.
+    Write(Write, Version),
+    /// Reply with the records of this range that come after the id.
+    Scan(Interval, Option<Id>),
+}
+
+/// What happened, for logs, for people, and for the driver.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The node has found its place.
+    Joined,
+    /// It could not join; the text says why. Where that may pass, trying again makes sense.
+    JoinFailed {
+        /// What stood in the way.
+        reason: String,
+        /// Whether it may pass.
+        may_pass: bool,
+    },
+    /// All successors are gone.
+    Isolated,
+    /// It has left; what it held has been fetched.
+    Left,
+    /// It points to another successor.
+    Successor(Option<Contact>),
+    /// It points to another predecessor.
+    Predecessor(Option<Contact>),
+    /// A range came from another node.
+    Received {
+        /// What it covers.
+        range: Interval,
+        /// From whom.
+        from: Contact,
+        /// How many records came with it.
+        records: u64,
+    },
+    /// Another node has installed a range that was held here.
+    Given {
+        /// What it covers.
+        range: Interval,
+        /// Who has it now.
+        to: Contact,
+    },
+    /// A range was taken whose holder is dead.
+    Taken {
+        /// What it covers.
+        range: Interval,
+        /// The dead holder, if it was known.
+        from: Option<Contact>,
+    },
+    /// Another node serves a newer view of a range that was held here.
+    Yielded {
+        /// What it covers.
+        range: Interval,
+        /// Who has it now.
+        to: Contact,
+    },
+    /// What was held before the restart is served again.
+    Confirmed,
+    /// Run this procedure too.
+    Begin(Procedure),
+}
+
+/// What a node must not forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durable {
+    /// Who it is.
+    pub me: Contact,
+    /// Its ring.
+    pub ring: Option<Ring>,
+    /// Where it stood.
+    pub membership: Membership,
+    /// Its predecessor. Pointers are hints, and may be older than the rest.
+    pub predecessor: Option<Contact>,
+    /// Its successors.
+    pub successors: Vec<Contact>,
+    /// Other nodes that it has known.
+    pub contacts: Vec<Contact>,
+    /// The views that it holds.
+    pub held: Vec<View>,
+    /// The ranges that it has handed over.
+    pub handed: Vec<Handed>,
+}
+
+/// A node of a Chord ring: state, answers and procedures, without I/O.
+///
+/// Source: Zave, "How to Make Chord Correct"; Stoica et al., "Chord". Where they differ, Zave is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Chord {
+    pub(crate) me: Contact,
+    pub(crate) settings: Settings,
+    pub(crate) ring: Option<Ring>,
+    pub(crate) membership: Membership,
+    pub(crate) predecessor: Option<Contact>,
+    pub(crate) successors: SuccessorList,
+    pub(crate) fingers: FingerTable,
+    pub(crate) next_finger: u16,
+    pub(crate) cache: OwnerCache,
+    pub(crate) views: Views,
+    pub(crate) contacts: VecDeque<Contact>,
+    /// Whether the successor said last time that this node is its predecessor.
+    pub(crate) mutual: bool,
+    /// Since when a gap has been seen whose holder nobody knows.
+    pub(crate) orphaned_since: Option<Time>,
+    pub(crate) revision: u64,
+    pub(crate) pointer_revision: u64,
+}
+
+impl Chord {
+    /// A node that has no place on a ring yet.
+    pub fn new(me: Contact, settings: Settings) -> Chord {
+        Chord {
+            ring: None,
+            membership: Membership::Joining,
+            predecessor: None,
+            successors: SuccessorList::new(me.id, settings.successors),
+            fingers: FingerTable::new(me.id),
+            next_finger: 0,
+            cache: OwnerCache::new(settings.cached_owners),
+            views: Views::default(),
+            contacts: VecDeque::new(),
+            mutual: false,
+            orphaned_since: None,
+            revision: 1,
+            pointer_revision: 1,
+            me,
+            settings,
+        }
+    }
+
+    /// A node that comes back with what it had not forgotten. It stands where it stood, with pointers that may be stale;
+    /// what it held is not served before its predecessor agrees.
+    pub fn restore(durable: Durable, settings: Settings) -> Chord {
+        let mut chord = Chord::new(durable.me, settings);
+        chord.ring = durable.ring;
+        chord.membership = match durable.membership {
+            Membership::Leaving => Membership::Joined,
+            Membership::Left => Membership::Joining,
+            other => other,
+        };
+        chord.predecessor = durable.predecessor;
+        if let Some((head, tail)) = durable.successors.split_first() {
+            chord.successors.adopt(head, tail);
+        }
+        chord.contacts = durable.contacts.into();
+        chord.views = Views::restored(durable.held, durable.handed);
+        chord
+    }
+
+    /// What it must not forget.
+    pub fn durable(&self) -> Durable {
+        Durable {
+            me: self.me.clone(),
+            ring: self.ring,
+            membership: self.membership,
+            predecessor: self.predecessor.clone(),
+            successors: self.successors.entries().to_vec(),
+            contacts: self.contacts.iter().cloned().collect(),
+            held: self.views.held().iter().map(|held| held.view.clone()).collect(),
+            handed: self.views.handed().cloned().collect(),
+        }
+    }
+
+    /// Grows whenever [`Chord::durable`] changes in a way that must be on disk before any reply or call leaves the node.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Grows whenever a pointer changes. Pointers are hints, and it is enough to write them soon.
+    pub fn pointer_revision(&self) -> u64 {
+        self.pointer_revision
+    }
+
+    /// Who it is.
+    pub fn me(&self) -> &Contact {
+        &self.me
+    }
+
+    /// What it was told when it was made.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its ring.
+    pub fn ring(&self) -> Option<Ring> {
+        self.ring
+    }
+
+    /// Where it stands.
+    pub fn membership(&self) -> Membership {
+        self.membership
+    }
+
+    /// Its predecessor.
+    pub fn predecessor(&self) -> Option<&Contact> {
+        self.predecessor.as_ref()
+    }
+
+    /// Its successor list, nearest first.
+    pub fn successors(&self) -> &[Contact] {
+        self.successors.entries()
+    }
+
+    /// The distinct entries of its finger table.
+    pub fn fingers(&self) -> &[crate::Finger] {
+        self.fingers.entries()
+    }
+
+    /// The views that it holds and knows of.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// The nodes that it remembers, the latest first.
+    pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
+        self.contacts.iter()
+    }
+
+    /// Whether it is a ring of one.
+    pub fn is_alone(&self) -> bool {
+        self.membership.is_member() && self.successors.is_empty()
+    }
+
+    /// What it owns by its ring pointers: from itself to its successor.
+    pub fn due(&self) -> Interval {
+        Interval::half_open(self.me.id, self.successors.first().map_or(self.me.id, |contact| contact.id))
+    }
+
+    /// Why it is not ready to serve what it owns, if it isn't.
+    pub fn not_ready(&self) -> Option<String> {
+        match self.membership {
+            Membership::Joined => {}
+            Membership::Isolated => {
+                return Some("isolated: it has lost all its successors and looks for the ring".to_owned());
+            }
+            other => return Some(other.to_string()),
+        }
+        if !self.is_alone() && !self.mutual {
+            return Some("joined, but its successor does not know it yet".to_owned());
+        }
+        if self.views.held().iter().any(|held| held.standing == crate::Standing::Unconfirmed) {
+            return Some("restarted: its predecessor has not confirmed its range yet".to_owned());
+        }
+        let gap = self.views.first_gap(&self.due());
+        gap.map(|_| "joined, but it has not received all of its range yet".to_owned())
+    }
+
+    /// Whom to ask next about an id.
+    pub fn next_hop(&self, key: &Id, mode: Mode, excluding: Option<&Id>) -> NextHop {
+        let cache = Some(&self.cache);
+        next_hop(
+            Table { me: &self.me, successors: &self.successors, fingers: &self.fingers, cache },
+            key,
+            mode,
+            excluding,
+        )
+    }
+
+    /// Whether a read of this id may be answered here.
+    pub fn admit_read(&self, id: &Id) -> Result<(), Refusal> {
+        self.views.admit_read(id).map_err(|reason| self.not_served(id, reason))
+    }
+
+    /// The version of a write to this id, if it may happen here. The write must then go to the store in the order in which
+    /// versions were given, and before the content of a later seal is read.
+    pub fn admit_write(&mut self, id: &Id) -> Result<Version, Refusal> {
+        self.views.admit_write(id).map_err(|reason| self.not_served(id, reason))
+    }
+
+    /// Who serves an id, as far as this node knows without asking: a view of another node, else a cached owner.
+    pub fn likely_owner(&self, id: &Id) -> Option<Contact> {
+        self.cache.owner(id).filter(|owner| owner.id != self.me.id).cloned()
+    }
+
+    /// Notes an owner that was seen.
+    pub fn learn_owner(&mut self, range: Interval, owner: &Contact) {
+        self.cache.learn(range, owner);
+    }
+
+    /// Forgets who was thought to own this id.
+    pub fn forget_owner(&mut self, id: &Id) {
+        self.cache.forget(id);
+    }
+
+    /// Forgets a node that gave no answer wherever that is only a hint. The successor list is `stabilize`'s business.
+    pub fn forget_node(&mut self, gone: &Contact) {
+        self.cache.forget_node(gone);
+        self.fingers.remove(gone);
+    }
+
+    /// A lookup from here; `None` if the id is this node's own.
+    pub fn lookup(&self, key: Id, mode: Mode) -> Option<Lookup> {
+        match self.next_hop(&key, mode, None) {
+            NextHop::Owner { .. } => None,
+            NextHop::Via(hops) => Some(Lookup::new(key, mode, None, self.settings.hop_budget, hops)),
+        }
+    }
+
+    fn not_served(&self, id: &Id, reason: NotServed) -> Refusal {
+        match reason {
+            NotServed::Sealed | NotServed::Unconfirmed => Refusal::Changing,
+            NotServed::NotHeld if !self.membership.is_member() => Refusal::NotMember(self.membership),
+            NotServed::NotHeld => Refusal::NotMine(self.hint(id)),
+        }
+    }
+
+    /// Who may serve an id that this node does not: whoever it was handed to, else the owner by the ring's pointers, else,
+    /// while this node waits for what it owns, the one before it.
+    fn hint(&self, id: &Id) -> Option<Contact> {
+        let not_me = |contact: &&Contact| contact.id != self.me.id;
+        if let Some(view) = self.views.holder_elsewhere(id) {
+            return Some(&view.primary).filter(not_me).cloned();
+        }
+        match self.next_hop(id, Mode::Fingers, None) {
+            NextHop::Owner { .. } => self.predecessor.clone(),
+            NextHop::Via(hops) => hops.into_iter().next().map(|hop| hop.contact),
+        }
+    }
+
+    // ---- changes that every procedure makes in the same way ----
+
+    /// The state that others may build on has changed: it must be on disk first.
+    pub(crate) fn touch(&mut self) {
+        self.revision += 1;
+    }
+
+    pub(crate) fn set_predecessor(&mut self, contact: Option<Contact>, events: &mut Vec<Event>) {
+        if self.predecessor == contact {
+            return;
+        }
+        self.pointer_revision += 1;
+        if let Some(contact) = &contact {
+            self.remember(contact);
+        }
+        self.predecessor = contact.clone();
+        events.push(Event::Predecessor(contact));
+    }
+
+    /// Adopts a successor that has answered, with its list.
+    pub(crate) fn set_successors(&mut self, head: &Contact, tail: &[Contact], events: &mut Vec<Event>) {
+        let before = self.successors.first().cloned();
+        if self.successors.adopt(head, tail) {
+            self.pointer_revision += 1;
+            for contact in self.successors.entries().to_vec().iter().rev() {
+                self.remember(contact);
+            }
+        }
+        if before.as_ref() != Some(head) {
+            self.mutual = false;
+            self.fingers.record(0, head);
+            events.push(Event::Successor(Some(head.clone())));
+        }
+    }
+
+    /// A successor has died or left.
+    pub(crate) fn drop_successor(&mut self, gone: &Contact, events: &mut Vec<Event>) {
+        let was_first = self.successors.first() == Some(gone);
+        if self.successors.remove(gone) {
+            self.pointer_revision += 1;
+        }
+        self.forget_node(gone);
+        if was_first {
+            self.mutual = false;
+            events.push(Event::Successor(self.successors.first().cloned()));
+        }
+    }
+
+    pub(crate) fn remember(&mut self, contact: &Contact) {
+        if contact.id == self.me.id {
+            return;
+        }
+        self.contacts.retain(|known| known != contact);
+        self.contacts.push_front(contact.clone());
+        self.contacts.truncate(self.settings.contacts);
+    }
+
+    /// Takes in the views that another node told of, and yields where they are newer.
+    pub(crate) fn reconcile(&mut self, told: &[View], events: &mut Vec<Event>) {
+        let lost = self.views.reconcile(&self.me, told);
+        if !lost.is_empty() {
+            self.touch();
+        }
+        events.extend(lost.into_iter().map(|(range, view)| Event::Yielded { range, to: view.primary }));
+    }
+
+    /// Serves what was held before a restart.
+    pub(crate) fn confirm(&mut self, events: &mut Vec<Event>) {
+        if self.views.confirm() {
+            self.touch();
+            events.push(Event::Confirmed);
+        }
+    }
+}
+
+impl Call {
+    pub(crate) fn new(to: &Contact, request: Request, then: impl Into<Then>) -> Call {
+        Call { to: to.clone(), request, delay: 0, then: then.into() }
+    }
+
+    pub(crate) fn after(self, delay: u64) -> Call {
+        Call { delay, ..self }
+    }
+}
+
+impl Step {
+    /// The procedure ends here.
+    pub(crate) fn done(events: Vec<Event>) -> Step {
+        Step { events, ..Step::default() }
+    }
+
+    /// The procedure goes on with one call.
+    pub(crate) fn ask(call: Call, events: Vec<Event>) -> Step {
+        Step { next: vec![call], events, ..Step::default() }
+    }
+}

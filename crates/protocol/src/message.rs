@@ -1,0 +1,226 @@
+//! What nodes ask of each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Contact, Id, Interval, Mode, NextHop, Record, View, Write, Written};
+
+/// The version of what follows in this file. Nodes of different versions refuse each other.
+pub const WIRE_VERSION: u16 = 1;
+
+/// Names a ring, so that strangers' rings never merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RingId(pub [u8; 16]);
+
+impl RingId {
+    /// The id of every ring that was wired by hand: its nodes have no one to learn an id from.
+    pub const WIRED_BY_HAND: RingId = RingId([0; 16]);
+}
+
+impl std::fmt::Display for RingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// What is settled when a ring is created, and learned by those who join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ring {
+    /// Its id.
+    pub id: RingId,
+    /// Whether it was created for lessons: nodes may then be placed by hand.
+    pub lab: bool,
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Membership {
+    /// It has not found its place yet. It does not answer as a member, so nobody can take it for a ring of one.
+    Joining,
+    /// It is a member.
+    Joined,
+    /// It is a member that hands over what it has and then goes.
+    Leaving,
+    /// It was a member, and its whole successor list has died or been cut off. It looks for the ring through the contacts
+    /// that it remembers, and never becomes a second ring by itself.
+    Isolated,
+    /// It has left.
+    Left,
+}
+
+impl Membership {
+    /// Whether others may build on it.
+    pub fn is_member(self) -> bool {
+        matches!(self, Membership::Joined | Membership::Leaving)
+    }
+}
+
+impl std::fmt::Display for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Membership::Joining => "joining",
+            Membership::Joined => "joined",
+            Membership::Leaving => "leaving",
+            Membership::Isolated => "isolated",
+            Membership::Left => "left",
+        })
+    }
+}
+
+/// A request with what the asked node must know of the asker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The ring that the asker belongs to; none while it has none.
+    pub ring: Option<RingId>,
+    /// Who asks.
+    pub from: Contact,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What one node asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Request {
+    /// Who are you, and of which ring?
+    Hello,
+    /// Your predecessor, your successors, and the views that you know of. Asked by `stabilize` and `join`.
+    Neighbours,
+    /// I believe that I am your predecessor (Zave's `rectify`), and these are the views that I know of.
+    Notify(Vec<View>),
+    /// The way to an id.
+    Route {
+        /// The id.
+        key: Id,
+        /// How the lookup travels.
+        mode: Mode,
+        /// A node to leave out.
+        excluding: Option<Id>,
+    },
+    /// Take no more writes for this range: I shall serve it.
+    Seal(Interval),
+    /// What the sealed range holds, page by page.
+    Page {
+        /// The range, as it was granted.
+        range: Interval,
+        /// The epoch in which it was sealed.
+        epoch: u64,
+        /// The last id of the page before.
+        after: Option<Id>,
+    },
+    /// I have all of the sealed range, durably: decide that it is mine.
+    Decide {
+        /// The range, as it was granted.
+        range: Interval,
+        /// The epoch in which it was sealed.
+        epoch: u64,
+    },
+    /// I have installed this view: you need not keep its content.
+    Installed(View),
+    /// I am leaving, and you come before me: fetch what I hold.
+    Absorb(Vec<Interval>),
+    /// I have left; this was my predecessor, and these were my successors.
+    Departing {
+        /// The leaver's predecessor.
+        predecessor: Option<Contact>,
+        /// The leaver's successors, nearest first.
+        successors: Vec<Contact>,
+    },
+    /// Call this node and ask it to join: you own its id.
+    Welcome(Contact),
+    /// Join my ring, through me.
+    Invite(Ring),
+    /// What is stored under this id? A read of the owner's register.
+    Read(Id),
+    /// Write to the owner's register.
+    Write(Write),
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reply {
+    /// To [`Request::Hello`].
+    Hello {
+        /// The node.
+        me: Contact,
+        /// Its ring.
+        ring: Option<Ring>,
+        /// Where it stands in it.
+        membership: Membership,
+    },
+    /// To [`Request::Neighbours`].
+    Neighbours {
+        /// The node's predecessor.
+        predecessor: Option<Contact>,
+        /// Its successors, nearest first.
+        successors: Vec<Contact>,
+        /// The views that it holds and knows of.
+        views: Vec<View>,
+    },
+    /// To [`Request::Notify`].
+    Notified {
+        /// The node's predecessor after it has heard the notice.
+        predecessor: Option<Contact>,
+        /// The views that it holds and knows of.
+        views: Vec<View>,
+    },
+    /// To [`Request::Route`].
+    Route(NextHop),
+    /// To [`Request::Seal`].
+    Sealed {
+        /// What is sealed: the asked range, as far as the asked node holds it.
+        range: Interval,
+        /// The epoch in which it was sealed.
+        epoch: u64,
+    },
+    /// To [`Request::Page`].
+    Page {
+        /// Records in clockwise order.
+        records: Vec<Record>,
+        /// Whether that was the last of them.
+        last: bool,
+    },
+    /// To [`Request::Decide`], and to [`Request::Seal`] by the node that already has it: this view is decided.
+    Decided(View),
+    /// Done, or under way.
+    Accepted,
+    /// To [`Request::Read`]: the register, tombstones included.
+    Read(Option<Record>),
+    /// To [`Request::Write`].
+    Written(Written),
+    /// It was not done, and nothing has changed.
+    Refused(Refusal),
+}
+
+/// Why a node does not do what another asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// It is not a member of a ring now.
+    #[error("it is not a member of a ring now ({0})")]
+    NotMember(Membership),
+    /// It is a member of another ring.
+    #[error("it belongs to another ring ({0})")]
+    OtherRing(RingId),
+    /// It does not hold that. These are the views that it knows of.
+    #[error("it does not hold that range")]
+    NotHeld(Vec<View>),
+    /// It does not hold that id; this node may.
+    #[error("it does not serve that id")]
+    NotMine(Option<Contact>),
+    /// The range is being handed over, or is not confirmed yet after a restart: ask again in a moment.
+    #[error("that range is changing hands")]
+    Changing,
+    /// It is busy with another hand-over: ask again in a moment.
+    #[error("it is busy with another hand-over")]
+    Busy,
+    /// What was asked refers to a hand-over that is no longer open.
+    #[error("that hand-over is no longer open")]
+    Stale,
+    /// It has a ring of its own that it cannot give up.
+    #[error("it holds a ring of its own: {0}")]
+    Settled(String),
+    /// Its store failed.
+    #[error("its store failed: {0}")]
+    Store(String),
+    /// The message makes no sense to it.
+    #[error("it cannot make sense of the message: {0}")]
+    Malformed(String),
+}

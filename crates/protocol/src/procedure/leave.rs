@@ -1,0 +1,129 @@
+//! *Leave*: hand over everything, wire predecessor and successor together, and go. The predecessor fetches what the leaver
+//! holds, in the same way as a joiner does.
+
+use super::Replied;
+use crate::{Call, Chord, Contact, Event, Membership, Refusal, Reply, Request, Step};
+
+/// How long to wait before looking again whether the predecessor has fetched everything, in milliseconds.
+const LOOK_AGAIN: u64 = 30;
+/// After how many looks the predecessor is asked again.
+const ASK_AGAIN: u32 = 10;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Then {
+    /// The predecessor has been asked to fetch everything.
+    Asked,
+    /// Has it?
+    Fetching { looks: u32 },
+    /// The successor knows that I am gone; now the predecessor is told.
+    SuccessorTold,
+    /// Both know.
+    Told,
+}
+
+impl From<Then> for super::Then {
+    fn from(then: Then) -> super::Then {
+        super::Then::Leave(then)
+    }
+}
+
+impl Chord {
+    /// Stays a member: the leave has taken too long and was given up.
+    pub fn stay(&mut self) {
+        if self.membership == Membership::Leaving {
+            self.membership = Membership::Joined;
+            self.touch();
+        }
+    }
+
+    pub(super) fn begin_leave(&mut self) -> Step {
+        match self.membership {
+            Membership::Joined | Membership::Leaving => {
+                self.membership = Membership::Leaving;
+                self.touch();
+                if self.is_alone() { self.gone(Vec::new()) } else { self.ask_predecessor() }
+            }
+            // It has no place on a ring, so nobody can take over from it.
+            Membership::Joining | Membership::Isolated | Membership::Left => self.gone(Vec::new()),
+        }
+    }
+
+    fn ask_predecessor(&mut self) -> Step {
+        if self.membership != Membership::Leaving {
+            return Step::default();
+        }
+        let ranges: Vec<_> = self.views.held().iter().map(|held| held.view.range).collect();
+        let handed_over = ranges.is_empty() && self.views.unacknowledged().is_none();
+        if handed_over {
+            return self.tell_successor();
+        }
+        if self.is_alone() {
+            return self.gone(Vec::new());
+        }
+        match self.predecessor.clone() {
+            Some(predecessor) => Step::ask(Call::new(&predecessor, Request::Absorb(ranges), Then::Asked), Vec::new()),
+            // Until somebody says that it comes before me, there is nobody to ask.
+            None => self.look_again(0),
+        }
+    }
+
+    /// A call to the successor that asks nothing but lets time pass; the driver answers for the wait.
+    fn look_again(&mut self, looks: u32) -> Step {
+        let whom = self.predecessor.clone().or_else(|| self.successors.first().cloned());
+        match whom {
+            Some(contact) => {
+                let call = Call::new(&contact, Request::Hello, Then::Fetching { looks });
+                Step::ask(call.after(LOOK_AGAIN), Vec::new())
+            }
+            None => self.gone(Vec::new()),
+        }
+    }
+
+    pub(super) fn resume_leave(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
+        if self.membership != Membership::Leaving {
+            return Step::default();
+        }
+        match (then, outcome) {
+            (Then::Asked, Ok(Reply::Refused(Refusal::NotMine(_) | Refusal::Busy))) => self.look_again(ASK_AGAIN / 2),
+            (Then::Asked, Ok(_)) => self.look_again(0),
+            (Then::Asked, Err(_)) => {
+                let mut events = Vec::new();
+                if self.predecessor.as_ref() == Some(by) {
+                    self.set_predecessor(None, &mut events);
+                }
+                Step { events, ..self.look_again(0) }
+            }
+            (Then::Fetching { looks }, _) => {
+                let handed_over = self.views.held().is_empty() && self.views.unacknowledged().is_none();
+                if handed_over || looks >= ASK_AGAIN { self.ask_predecessor() } else { self.look_again(looks + 1) }
+            }
+            (Then::SuccessorTold, _) => match self.predecessor.clone() {
+                Some(predecessor) => Step::ask(self.departing(&predecessor, Then::Told), Vec::new()),
+                None => self.gone(Vec::new()),
+            },
+            (Then::Told, _) => self.gone(Vec::new()),
+        }
+    }
+
+    fn tell_successor(&mut self) -> Step {
+        match self.successors.first().cloned() {
+            Some(successor) => Step::ask(self.departing(&successor, Then::SuccessorTold), Vec::new()),
+            None => self.gone(Vec::new()),
+        }
+    }
+
+    fn departing(&self, to: &Contact, then: Then) -> Call {
+        let request = Request::Departing {
+            predecessor: self.predecessor.clone(),
+            successors: self.successors.entries().to_vec(),
+        };
+        Call::new(to, request, then)
+    }
+
+    fn gone(&mut self, mut events: Vec<Event>) -> Step {
+        self.membership = Membership::Left;
+        self.touch();
+        events.push(Event::Left);
+        Step::done(events)
+    }
+}

@@ -1,0 +1,207 @@
+//! *Settle*: see to it that this node serves what it owns by the ring's pointers. What it lacks it acquires from whoever
+//! holds it; what a dead node held it takes.
+//!
+//! With views of one member a dead holder takes its content with it, and no majority can say that it is dead. So its range
+//! is taken only after it was silent for the whole suspicion time, with an epoch far ahead: should it come back, it yields,
+//! and its records are merged by version when it acquires its range again.
+
+use super::Replied;
+use crate::{
+    Call, Chord, Contact, Event, FORCED_EPOCH_STEP, Interval, Membership, Reply, Request, Standing, Step, Time, View,
+    between,
+};
+
+/// How often a silent holder is asked within the suspicion time.
+const QUESTIONS: u64 = 4;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Then {
+    /// The holder of the gap says whether it lives.
+    Holder { gap: Interval, left: u64 },
+    /// My predecessor tells what it knows of the gap.
+    Before { gap: Interval },
+    /// A node on the way round the ring tells what it knows.
+    Search(Search),
+    /// The node that was given a range says what it holds.
+    Receiver { view: View },
+}
+
+/// Where a search for the holder of a gap has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Search {
+    gap: Interval,
+    /// The last node that answered.
+    at: Contact,
+    /// The nodes that come next.
+    ahead: Vec<Contact>,
+    /// How many more nodes may be asked.
+    left: u32,
+}
+
+impl From<Then> for super::Then {
+    fn from(then: Then) -> super::Then {
+        super::Then::Settle(then)
+    }
+}
+
+impl Chord {
+    pub(super) fn begin_settle(&mut self, now: Time) -> Step {
+        let silent = self.views.sealing().is_some_and(|it| now.since(it.heard) > self.settings.seal_timeout);
+        if silent {
+            self.views.unseal();
+            self.touch();
+        }
+        if self.membership != Membership::Joined {
+            return Step::default();
+        }
+        let mut step = self.fill_gap(now);
+        if let Some(view) = self.views.unacknowledged().cloned() {
+            step.next.push(Call::new(&view.primary.clone(), Request::Neighbours, Then::Receiver { view }));
+        }
+        step
+    }
+
+    fn fill_gap(&mut self, now: Time) -> Step {
+        let Some(gap) = self.views.first_gap(&self.due()) else {
+            self.orphaned_since = None;
+            return Step::default();
+        };
+        let settled = self.mutual || self.is_alone();
+        let confirmed = self.views.held().iter().all(|held| held.standing == Standing::Serving);
+        if !settled || !confirmed {
+            return Step::default();
+        }
+        let holder = self.views.holder_elsewhere(&gap.lo).map(|view| view.primary.clone());
+        match holder.filter(|holder| holder.id != self.me.id) {
+            Some(holder) => {
+                Step::ask(Call::new(&holder, Request::Hello, Then::Holder { gap, left: QUESTIONS }), Vec::new())
+            }
+            None => match self.predecessor.clone() {
+                Some(predecessor) => {
+                    Step::ask(Call::new(&predecessor, Request::Neighbours, Then::Before { gap }), Vec::new())
+                }
+                None if self.is_alone() => self.found_nobody(now, gap),
+                None => Step::default(),
+            },
+        }
+    }
+
+    /// The predecessor has told what it knows. If that is nothing, and it stands where it should, points to me and holds all
+    /// that lies between us, the holder is sought round the ring; in a ring that still sorts itself the holder may be one
+    /// that nobody points to yet, and it is better to wait.
+    fn asked_before(&mut self, now: Time, gap: Interval, by: &Contact, successors: &[Contact], views: &[View]) -> Step {
+        let mut events = Vec::new();
+        self.reconcile(views, &mut events);
+        let between_us = Interval::half_open(by.id, self.me.id);
+        let holds = views.iter().any(|view| view.primary == *by && view.range.covers(&between_us));
+        let points = self.predecessor.as_ref() == Some(by) && successors.first() == Some(&self.me);
+        let step = if self.knows_holder(&gap) {
+            self.fill_gap(now)
+        } else if holds && points {
+            let (at, ahead) = (self.me.clone(), self.successors.entries().to_vec());
+            self.search(now, Search { gap, at, ahead, left: self.settings.hop_budget })
+        } else {
+            self.orphaned_since = None;
+            Step::default()
+        };
+        Step { events, ..step }
+    }
+
+    fn knows_holder(&self, gap: &Interval) -> bool {
+        self.views.holder_elsewhere(&gap.lo).is_some_and(|view| view.primary != self.me)
+    }
+
+    /// Asks the next node on the way round the ring.
+    fn search(&mut self, now: Time, mut search: Search) -> Step {
+        if search.left == 0 {
+            return Step::default();
+        }
+        let next = if search.ahead.is_empty() { self.me.clone() } else { search.ahead.remove(0) };
+        if between(&search.at.id, &next.id, &self.me.id) {
+            search.left -= 1;
+            return Step::ask(Call::new(&next, Request::Neighbours, Then::Search(search)), Vec::new());
+        }
+        self.found_nobody(now, search.gap)
+    }
+
+    fn searched(&mut self, now: Time, search: Search, by: &Contact, successors: Vec<Contact>, views: &[View]) -> Step {
+        let mut events = Vec::new();
+        self.reconcile(views, &mut events);
+        let step = if self.knows_holder(&search.gap) {
+            self.fill_gap(now)
+        } else {
+            self.search(now, Search { at: by.clone(), ahead: successors, ..search })
+        };
+        Step { events, ..step }
+    }
+
+    /// No living node knows of a holder. What moves while the search goes on can be missed, so it must end in the same way
+    /// once more, some time later.
+    fn found_nobody(&mut self, now: Time, gap: Interval) -> Step {
+        let settled = (self.mutual || self.is_alone()) && self.membership == Membership::Joined;
+        if !settled || self.views.first_gap(&self.due()) != Some(gap) {
+            self.orphaned_since = None;
+            return Step::default();
+        }
+        let since = *self.orphaned_since.get_or_insert(now);
+        if now.since(since) < 2 * self.settings.suspicion {
+            return Step::default();
+        }
+        self.take(gap, None)
+    }
+
+    pub(super) fn resume_settle(&mut self, now: Time, then: Then, by: &Contact, outcome: Replied) -> Step {
+        match (then, outcome) {
+            (Then::Holder { gap, .. }, Ok(Reply::Hello { me, .. })) if me == *by => self.begin_acquire(gap, by),
+            (Then::Holder { gap, left }, _) if left > 0 => {
+                let call = Call::new(by, Request::Hello, Then::Holder { gap, left: left - 1 });
+                Step::ask(call.after(self.settings.suspicion / QUESTIONS), Vec::new())
+            }
+            (Then::Holder { gap, .. }, _) => self.holder_is_dead(gap, by),
+            (Then::Before { gap }, Ok(Reply::Neighbours { successors, views, .. })) => {
+                self.asked_before(now, gap, by, &successors, &views)
+            }
+            (Then::Before { .. }, _) => Step::default(),
+            (Then::Search(search), Ok(Reply::Neighbours { successors, views, .. })) => {
+                self.searched(now, search, by, successors, &views)
+            }
+            (Then::Search(search), _) => self.search(now, search),
+            (Then::Receiver { view }, Ok(Reply::Neighbours { views, .. })) => {
+                let arrived = views.iter().any(|told| told.epoch >= view.epoch && told.range.overlaps(&view.range));
+                let mut step = Step::default();
+                if arrived {
+                    self.serve_installed(view, &mut step.drop, &mut step.events);
+                }
+                step
+            }
+            (Then::Receiver { .. }, _) => Step::default(),
+        }
+    }
+
+    /// The holder was silent for the whole suspicion time. What of its range this node still lacks and owns is taken.
+    fn holder_is_dead(&mut self, gap: Interval, dead: &Contact) -> Step {
+        self.forget_node(dead);
+        let settled = (self.mutual || self.is_alone()) && self.membership == Membership::Joined;
+        let still = self.views.first_gap(&self.due()).filter(|now| now.lo == gap.lo);
+        let Some(gap) = still.filter(|_| settled) else {
+            return Step::default();
+        };
+        let held = self.views.holder_elsewhere(&gap.lo).filter(|view| view.primary == *dead).map(|view| view.range);
+        match held {
+            Some(range) => {
+                let part = gap.intersection(&range).into_iter().find(|part| part.lo == gap.lo).unwrap_or(gap);
+                self.take(part, Some(dead.clone()))
+            }
+            None => Step::default(),
+        }
+    }
+
+    fn take(&mut self, range: Interval, from: Option<Contact>) -> Step {
+        let epoch = self.views.greatest_epoch() + FORCED_EPOCH_STEP;
+        self.views.forget_known(&range);
+        self.views.install(View::of_one(range, epoch, &self.me));
+        self.orphaned_since = None;
+        self.touch();
+        Step::done(vec![Event::Taken { range, from }, Event::Begin(crate::Procedure::Settle)])
+    }
+}

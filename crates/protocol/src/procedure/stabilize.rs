@@ -1,0 +1,152 @@
+//! *Stabilize*: ask the successor for its predecessor and its list. If it does not answer, drop it. If its predecessor lies
+//! between, ask **that** one before adopting it. Then notify the successor, which rectifies (Zave, section 3).
+//!
+//! Between asking and applying, the answer may not change what it was based on: an answer from a node that is no longer the
+//! successor is dropped, and the next round asks again. (verdi-chord answers `Busy` instead; see docs/decisions.)
+
+use super::Replied;
+use crate::{Call, Chord, Contact, Event, Membership, Procedure, Reply, Request, Step, View, between};
+
+/// How many nodes a round may walk back towards the true successor.
+const STEPS: u32 = 32;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Then {
+    /// The successor tells its neighbours.
+    Asked { steps: u32 },
+    /// A node between me and the successor tells its neighbours, and is adopted.
+    Nearer { successor: Contact, steps: u32 },
+    /// The successor has heard of me.
+    Notified,
+}
+
+impl From<Then> for super::Then {
+    fn from(then: Then) -> super::Then {
+        super::Then::Stabilize(then)
+    }
+}
+
+impl Chord {
+    pub(super) fn begin_stabilize(&mut self) -> Step {
+        if !(self.membership.is_member() || self.membership == Membership::Isolated) {
+            return Step::default();
+        }
+        self.ask_successor(STEPS, Vec::new())
+    }
+
+    fn ask_successor(&mut self, steps: u32, events: Vec<Event>) -> Step {
+        if let Some(successor) = self.successors.first() {
+            return Step::ask(Call::new(successor, Request::Neighbours, Then::Asked { steps }), events);
+        }
+        // Alone, I am my own successor, and its predecessor is mine: whoever has notified me comes next.
+        match self.predecessor.clone() {
+            Some(nearer) => {
+                let then = Then::Nearer { successor: self.me.clone(), steps };
+                Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
+            }
+            None => Step::done(events),
+        }
+    }
+
+    pub(super) fn resume_stabilize(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
+        match then {
+            Then::Asked { steps } => self.successor_answered(steps, by, outcome),
+            Then::Nearer { successor, steps } => self.nearer_answered(&successor, steps, by, outcome),
+            Then::Notified => self.was_notified(by, outcome),
+        }
+    }
+
+    fn successor_answered(&mut self, steps: u32, by: &Contact, outcome: Replied) -> Step {
+        let mut events = Vec::new();
+        if self.successors.first() != Some(by) {
+            return Step::default();
+        }
+        let Ok(Reply::Neighbours { predecessor, successors, views }) = outcome else {
+            self.drop_successor(by, &mut events);
+            return self.after_loss(steps, events);
+        };
+        self.set_successors(by, &successors, &mut events);
+        self.reconcile(&views, &mut events);
+        match predecessor {
+            Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &by.id) => {
+                let then = Then::Nearer { successor: by.clone(), steps: steps - 1 };
+                Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
+            }
+            _ => self.notify(by, events),
+        }
+    }
+
+    /// The nearest successor is gone: the next one is asked at once, and with the last of them the ring is lost.
+    fn after_loss(&mut self, steps: u32, mut events: Vec<Event>) -> Step {
+        if !self.successors.is_empty() {
+            return self.ask_successor(steps, events);
+        }
+        if self.membership == Membership::Joined {
+            self.membership = Membership::Isolated;
+            self.set_predecessor(None, &mut events);
+            self.touch();
+            events.push(Event::Isolated);
+        }
+        Step::done(events)
+    }
+
+    fn nearer_answered(&mut self, successor: &Contact, steps: u32, by: &Contact, outcome: Replied) -> Step {
+        let mut events = Vec::new();
+        let basis = self.successors.first().unwrap_or(&self.me);
+        if basis != successor || !between(&self.me.id, &by.id, &successor.id) {
+            return Step::default();
+        }
+        match outcome {
+            Ok(Reply::Neighbours { predecessor, successors, views }) => {
+                if self.membership == Membership::Isolated {
+                    self.membership = Membership::Joined;
+                    self.touch();
+                    events.push(Event::Joined);
+                }
+                self.set_successors(by, &successors, &mut events);
+                self.reconcile(&views, &mut events);
+                match predecessor {
+                    Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &by.id) => {
+                        let then = Then::Nearer { successor: by.clone(), steps: steps - 1 };
+                        Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
+                    }
+                    _ => self.notify(by, events),
+                }
+            }
+            // It is dead, or no member: the successor stays, and learns of me so that it can check its predecessor.
+            Ok(_) | Err(_) if *successor != self.me => self.notify(successor, events),
+            Ok(_) | Err(_) => {
+                self.set_predecessor(None, &mut events);
+                Step::done(events)
+            }
+        }
+    }
+
+    fn notify(&mut self, successor: &Contact, events: Vec<Event>) -> Step {
+        let views: Vec<View> = self.views.told();
+        Step::ask(Call::new(successor, Request::Notify(views), Then::Notified), events)
+    }
+
+    fn was_notified(&mut self, by: &Contact, outcome: Replied) -> Step {
+        let mut events = Vec::new();
+        if self.successors.first() != Some(by) {
+            return Step::default();
+        }
+        if let Ok(Reply::Notified { predecessor, views }) = outcome {
+            self.reconcile(&views, &mut events);
+            let was_mutual = self.mutual;
+            self.mutual = predecessor.as_ref() == Some(&self.me);
+            if self.mutual && !was_mutual {
+                events.push(Event::Begin(Procedure::Settle));
+            }
+            if !self.mutual
+                && let Some(other) = predecessor
+                && between(&self.me.id, &other.id, &by.id)
+            {
+                // Somebody came in between while we spoke.
+                events.push(Event::Begin(Procedure::Stabilize));
+            }
+        }
+        Step::done(events)
+    }
+}

@@ -1,0 +1,70 @@
+//! What there is: `GET /`, and the answers where there is nothing.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{Method, Uri};
+use serde::Serialize;
+
+use super::{ApiError, Kind};
+use crate::api::NodeRef;
+use crate::node::Node;
+
+/// The routes that everyone may use: method, path, what it does.
+const ROUTES: [(&str, &str, &str); 21] = [
+    ("GET", "/nodeinfo", "what this node knows of itself and of the ring"),
+    ("GET", "/pred", "its predecessor"),
+    ("PUT", "/pred", "rewire it by hand: {\"host\", \"port\"} or host:port"),
+    ("GET", "/succ", "its successor"),
+    ("PUT", "/succ", "rewire it by hand: {\"host\", \"port\"} or host:port"),
+    ("GET", "/find/{id}", "the owner of an id and the way there; ?mode=linear|fingers|cached"),
+    ("GET", "/find?key=…", "the same for the id of a key"),
+    ("POST", "/dht/join", "{\"host\", \"port\"}: take that node into the ring"),
+    ("POST", "/dht/store", "{\"value\", \"key\"?}: store a value at its owner"),
+    ("GET", "/dht/lookup?value=… or ?key=…", "fetch a value from its owner"),
+    ("DELETE", "/dht/delete?value=… or ?key=…", "delete a value at its owner"),
+    ("POST", "/dht/leave", "hand everything over, leave the ring and stop"),
+    ("POST", "/insert", "{\"value\", \"key\"?}: store a value that this node owns"),
+    ("GET", "/get/{id}", "fetch a value that this node owns"),
+    ("GET", "/db", "what this node holds, in id order; ?after=<id>&limit=<1..1000>"),
+    ("DELETE", "/db/{id}", "delete a value that this node owns"),
+    ("GET", "/health/live", "whether the process answers"),
+    ("GET", "/health/ready", "whether it takes part in its ring"),
+    ("GET", "/store/{value}", "with --lab only: POST /dht/store for browsers"),
+    ("GET", "/lookup/{key}", "with --lab only: GET /dht/lookup?key= for browsers"),
+    ("GET", "/dht/leave", "with --lab only: POST /dht/leave for browsers"),
+];
+
+/// What `GET /` answers.
+#[derive(Debug, Serialize)]
+pub(super) struct Map {
+    node: NodeRef,
+    routes: Vec<Route>,
+}
+
+#[derive(Debug, Serialize)]
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    what: &'static str,
+}
+
+/// `GET /`: the routes.
+pub(super) async fn map(State(node): State<Node>) -> Json<Map> {
+    let routes = ROUTES.iter().map(|&(method, path, what)| Route { method, path, what }).collect();
+    Json(Map { node: NodeRef::from(&node.contact()), routes })
+}
+
+/// Any path that is not served.
+pub(super) async fn no_route(method: Method, uri: Uri) -> ApiError {
+    let routes: Vec<_> = ROUTES.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let asked: String = uri.path().chars().take(100).collect();
+    ApiError::new(Kind::NoRoute, format!("{method} {asked} is not served; the routes are: {}", routes.join(", ")))
+}
+
+/// Any method that the path does not take; axum adds `Allow`.
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let asked: String = uri.path().chars().take(100).collect();
+    let detail =
+        format!("{asked} is not served with {method}; Allow names the methods that it takes, GET / what they do");
+    ApiError::new(Kind::Method, detail)
+}
