@@ -124,12 +124,13 @@ impl NetworkState {
     /// one that became ready after its starter had died is running.
     pub(crate) fn refresh(&mut self) {
         for node in &mut self.nodes {
-            if !node.is_alive() {
-                node.status = Status::Stopped;
-            } else if node.status == Status::Starting
+            if node.status == Status::Starting
                 && let Some(note) = ReadyNote::read(&node.ready_file()).filter(|note| note.pid == node.pid)
             {
                 node.is_ready_as(&note);
+            }
+            if !node.is_alive() {
+                node.status = Status::Stopped;
             }
         }
     }

@@ -129,3 +129,17 @@ fn names_go_on_after_the_highest() {
     state.nodes.extend([entry("node-9", 0), entry("node-10", 0), entry("mine", 0), entry("node-x", 0)]);
     assert_eq!(state.next_name(), "node-11");
 }
+
+#[test]
+fn what_a_look_puts_right_reaches_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = file_in(&directory);
+    file.update(|state| {
+        state.nodes.push(NodeEntry { started: "another-boot:1".to_owned(), ..living("node-1", 4000) });
+        Ok(())
+    })
+    .unwrap();
+    assert!(fs::read_to_string(file.path()).unwrap().contains("running"));
+    file.update(|_| Ok(())).unwrap();
+    assert!(fs::read_to_string(file.path()).unwrap().contains("stopped"));
+}

@@ -51,6 +51,11 @@ impl Places {
                 let _ = fs::remove_file(file);
             }
         }
+        self.clear_data(node);
+    }
+
+    /// Removes a node's data, as far as it lies where we put it. The daemon makes its directory anew.
+    pub(crate) fn clear_data(&self, node: &NodeEntry) {
         if let Some(directory) = node.data_dir.as_ref().filter(|directory| is_in(directory, &self.data)) {
             let _ = fs::remove_dir_all(directory);
         }

@@ -125,7 +125,8 @@ pub(crate) async fn wait_ready(
             Err(error) => break anyhow!("{}: cannot wait for process {}: {error}", entry.name, entry.pid),
         }
         if interrupt.is_cancelled() {
-            break anyhow!("{} was not ready yet when the task was interrupted", entry.name);
+            let reason = anyhow!("{} was not ready yet when the task was interrupted", entry.name);
+            return Err(NotReady::from(reason));
         }
         if Instant::now() >= deadline {
             break anyhow!("{} was not ready within {} s{}", entry.name, patience.as_secs(), last_words(entry));

@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::fleet::{self, Spawned};
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output::{self, Report};
+use crate::places::Places;
 use crate::spawn::NotReady;
 
 /// What each of many nodes that start at once adds to the patience with all of them.
@@ -33,11 +34,11 @@ pub(crate) async fn start(context: &Context, task: &cli::Start) -> Result<Report
     let wanted = stopped.len();
     let (nodes, failed) = bring_back(context, stopped).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let text = format!("{}\n\n{} nodes run again after {seconds:.1} s.", output::node_table(&nodes), nodes.len());
+    let text = format!("{}\n\nReady after {seconds:.1} s.", output::node_table(&nodes));
     let text = if nodes.is_empty() { String::new() } else { text };
     let failure = failed.map(|failed| {
         let reason = fleet::explain(context, failed);
-        format!("{} of {wanted} nodes were started, the others were not: {reason:#}", nodes.len())
+        format!("{} of {} were started, the others were not: {reason:#}", nodes.len(), output::nodes(wanted))
     });
     Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
 }
@@ -72,7 +73,7 @@ async fn start_at_once(
     let mut failed = None;
     let mut under_way = JoinSet::new();
     for node in wave {
-        match fleet::enlist(context, |state, _| again(state, node)) {
+        match fleet::enlist(context, |state, places| again(state, places, node)) {
             Ok(spawned) => {
                 let context = context.clone();
                 under_way.spawn(async move { fleet::see_through(&context, spawned, patience).await });
@@ -92,13 +93,17 @@ async fn start_at_once(
     Ok((ready, failed))
 }
 
-fn again(state: &mut NetworkState, node: &NodeEntry) -> Result<Spawned> {
+fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<Spawned> {
     let contacts = if remembers(node) { Vec::new() } else { fleet::running_contacts(state).unwrap_or_default() };
+    if node.port == 0 && state.entry(&node.name).is_some_and(|entry| !entry.is_alive()) {
+        // It ended before it was ready and nobody was there to clean up: what it began to write is of no use.
+        places.clear_data(node);
+    }
     fleet::spawn_again(state, &node.name, &contacts)
 }
 
 /// Whether the node finds its ring by what it has on disk.
 fn remembers(node: &NodeEntry) -> bool {
     let has_content = |directory| std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-    node.data_dir.as_ref().is_some_and(has_content)
+    node.port != 0 && node.data_dir.as_ref().is_some_and(has_content)
 }

@@ -49,14 +49,9 @@ impl StateFile {
 
     /// What it says, put right by a look at the processes; `None` if there is no such file.
     pub(crate) fn load(&self) -> Result<Option<NetworkState>> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", self.path.display())),
-        };
-        let mut state = self.parse(&bytes)?;
-        state.refresh();
-        Ok(Some(state))
+        let mut state = self.read()?;
+        state.iter_mut().for_each(NetworkState::refresh);
+        Ok(state)
     }
 
     /// What it says, if it names any node.
@@ -81,10 +76,12 @@ impl StateFile {
     /// file stays as it was.
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut NetworkState) -> Result<T>) -> Result<T> {
         let _lock = self.locked()?;
-        let before = self.load()?;
+        let before = self.read()?;
         let mut state = before.clone().unwrap_or_default();
+        state.refresh();
         let outcome = change(&mut state)?;
-        if before.as_ref() != Some(&state) {
+        // A file that another task has removed does not come back for having no nodes.
+        if before.as_ref().map_or(!state.nodes.is_empty(), |before| *before != state) {
             self.write(&state)?;
         }
         Ok(outcome)
@@ -97,6 +94,14 @@ impl StateFile {
         let outcome = act(&state)?;
         fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
         Ok(Some(outcome))
+    }
+
+    fn read(&self) -> Result<Option<NetworkState>> {
+        match fs::read(&self.path) {
+            Ok(bytes) => self.parse(&bytes).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.path.display())),
+        }
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<NetworkState> {
