@@ -65,7 +65,8 @@ fn begin(context: &Context, state: &mut NetworkState, places: &Places, first: &P
     let alive = state.nodes.iter().filter(|node| node.is_alive()).count();
     ensure!(
         alive == 0,
-        "a ring of {alive} nodes in {} still runs; end it with `tasks killall`, or use `tasks reboot`",
+        "a ring of {} in {} still runs; end it with `tasks killall`, or use `tasks reboot`",
+        output::nodes(alive),
         context.state.path().display()
     );
     clear(state, places);

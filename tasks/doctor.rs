@@ -119,7 +119,7 @@ impl Findings {
                 Cell::new(evidence),
             ]);
         }
-        let mut text = format!("{} nodes answer.\n\n{}", self.crawl.nodes.len(), output::lines(&checks));
+        let mut text = format!("Answering: {}.\n\n{}", output::nodes(self.crawl.nodes.len()), output::lines(&checks));
         for (name, reason) in &self.absent {
             text.push_str(&format!("\nabsent: {name}: {reason}"));
         }

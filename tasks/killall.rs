@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli;
 use crate::context::Context;
 use crate::network_state::{NetworkState, Status};
-use crate::output::Report;
+use crate::output::{self, Report};
 use crate::process;
 
 /// How long killed processes may take to be gone.
@@ -38,8 +38,11 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         killed.unwrap_or(0)
     };
     let text = match task.keep_data {
-        true => format!("{killed} nodes ended; state, logs and data are kept. `tasks start --all` brings them back."),
-        false => format!("{killed} nodes ended; state, logs and data are removed."),
+        true => format!(
+            "{} ended; state, logs and data are kept. `tasks start --all` brings them back.",
+            output::nodes(killed)
+        ),
+        false => format!("{} ended; state, logs and data are removed.", output::nodes(killed)),
     };
     Report::new(json!({ "killed": killed, "kept_data": task.keep_data }), text)
 }

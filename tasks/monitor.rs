@@ -169,7 +169,7 @@ fn draw(rows: &[Row]) -> String {
     }
     let keys: u64 = rows.iter().filter_map(|row| row.keys).sum();
     let answering = rows.iter().filter(|row| row.keys.is_some()).count();
-    format!("{}\n\n{answering} of {} nodes answer and hold {keys} keys.", output::lines(&table), rows.len())
+    format!("{}\n\n{answering} of {} answer and hold {keys} keys.", output::lines(&table), output::nodes(rows.len()))
 }
 
 /// Prints a picture; on a terminal in place of the one before.

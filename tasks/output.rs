@@ -78,6 +78,9 @@ pub(crate) fn table(head: &[&str]) -> Table {
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.iter().map(|word| Cell::new(word).add_attribute(Attribute::Bold)));
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     if colours() {
         table.enforce_styling();
     } else {
@@ -136,6 +139,11 @@ pub(crate) fn quote(text: &str) -> String {
         quoted.push('…');
     }
     format!("\"{quoted}\"")
+}
+
+/// A number of nodes in a sentence.
+pub(crate) fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
 /// A share of the ring as a bar of ten characters and a percentage.

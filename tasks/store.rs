@@ -62,9 +62,9 @@ pub(crate) async fn storemany(context: &Context, task: &cli::StoreMany) -> Resul
     let mean = f64::from(work.hops.load(Ordering::Relaxed)) / stored.len().max(1) as f64;
     let failed = wanted - stored.len();
     let text = format!(
-        "{} values stored through {} nodes in {seconds:.2} s: {per_second:.0} per second, {mean:.1} hops each.",
+        "{} values stored through {} in {seconds:.2} s: {per_second:.0} per second, {mean:.1} hops each.",
         stored.len(),
-        work.nodes.len()
+        output::nodes(work.nodes.len())
     );
     let json = json!({
         "asked": wanted,
