@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 pub mod api;
+pub mod client;
 pub mod http;
 pub mod node;
 pub mod store;

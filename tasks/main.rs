@@ -1,1 +1,151 @@
-fn main() {}
+//! `tasks` boots, grows, feeds, watches, hurts and ends rings of Chordal nodes on this machine.
+//!
+//! [`cli`] says what it understands; each task has a file of its own and returns a [`output::Report`], which is printed
+//! here; [`network_state`] is what it remembers from one call to the next.
+
+mod add;
+mod boot;
+mod cli;
+mod completions;
+mod context;
+mod crawl;
+mod demo;
+mod doctor;
+mod fleet;
+mod killall;
+mod leave;
+mod lipsum;
+mod list;
+mod lookup;
+mod monitor;
+mod network_state;
+mod node_verb;
+mod output;
+mod parse;
+mod places;
+mod process;
+mod spawn;
+mod start;
+mod state_file;
+mod store;
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use chordal::client::Client;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use cli::{Cli, Task};
+use context::Context;
+use output::Report;
+use state_file::StateFile;
+
+fn main() -> ExitCode {
+    process::raise_open_files();
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|verb| verb == "node") {
+        return node_verb::run(arguments);
+    }
+    let cli = Cli::parse();
+    match work(&cli) {
+        Ok(report) => finish(&report, cli.json),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+/// Does one task.
+pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
+    match task {
+        Task::Boot(task) => boot::boot(context, task).await,
+        Task::Killall(task) => killall::killall(context, task),
+        Task::Reboot(task) => boot::reboot(context, task).await,
+        Task::Add(task) => add::add(context, task).await,
+        Task::Addmany(task) => add::addmany(context, task).await,
+        Task::Join(task) => add::join(context, task).await,
+        Task::Leave(task) => leave::leave(context, task).await,
+        Task::Kill(task) => killall::kill(context, task),
+        Task::Start(task) => start::start(context, task).await,
+        Task::List => list::list(context),
+        Task::Logs(task) => list::logs(context, task).await,
+        Task::Store(task) => store::store(context, task).await,
+        Task::Storemany(task) => store::storemany(context, task).await,
+        Task::Lookup(task) => lookup::lookup(context, task).await,
+        Task::Delete(task) => store::delete(context, task).await,
+        Task::Monitor(task) => monitor::monitor(context, task).await,
+        Task::Doctor(task) => doctor::doctor(context, task).await,
+        Task::Demo(task) => demo::demo(context, task).await,
+        Task::Completions(task) => completions::completions(task),
+    }
+}
+
+fn work(cli: &Cli) -> Result<Report> {
+    // One thread is enough for one who mostly waits; nodes have runtimes of their own, in their own processes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let context = Context {
+            state: StateFile::at(&cli.state)?,
+            client: Client::new(),
+            json: cli.json,
+            interrupt: interrupt()?,
+        };
+        if ends_itself(&cli.task) {
+            return run(&context, &cli.task).await;
+        }
+        tokio::select! {
+            report = run(&context, &cli.task) => report,
+            () = context.interrupt.cancelled() => bail!("interrupted"),
+        }
+    })
+}
+
+/// Whether the task deals with an interruption itself: it has something to clean up, or ends like that as a rule.
+fn ends_itself(task: &Task) -> bool {
+    match task {
+        Task::Boot(_) | Task::Reboot(_) | Task::Add(_) | Task::Addmany(_) | Task::Join(_) | Task::Start(_) => true,
+        Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) => true,
+        Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
+        Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) | Task::Doctor(_) => false,
+    }
+}
+
+/// A token that Ctrl-C and SIGTERM cancel.
+fn interrupt() -> Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut ctrl_c = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let cancels = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = ctrl_c.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancels.cancel();
+    });
+    Ok(token)
+}
+
+fn finish(report: &Report, json: bool) -> ExitCode {
+    match report.print(json) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return fail(&format!("cannot print: {error}")),
+        _ => {}
+    }
+    match &report.failure {
+        Some(failure) => fail(failure),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    output::warn(&format!("tasks: {}", output::one_line(message)));
+    ExitCode::FAILURE
+}
+
+/// Who reads our output may stop when they have seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<io::Error>().is_some_and(broken)
+}

@@ -1,0 +1,55 @@
+//! Why a node did not do what a client asked.
+
+use crate::api;
+
+/// What came of a request that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answered. If the request was a write, it may have happened all the same when the answer was lost on the
+    /// way back; if the connection was refused, nothing has happened.
+    #[error("{addr} does not answer: {reason}; is the node running, and is the port right?")]
+    Unreachable {
+        /// The node that was asked.
+        addr: String,
+        /// What happened to the request.
+        reason: String,
+    },
+    /// The node answered that it won't or can't. What state remains is told by the problem; 4xx means that nothing changed.
+    #[error("{addr}: {}", told(.problem))]
+    Problem {
+        /// The node that was asked.
+        addr: String,
+        /// What it said.
+        problem: Box<api::Problem>,
+    },
+    /// Somebody answered, but not in the words of a Chordal node. Nothing is known about what it did.
+    #[error("{addr} does not answer like a chordal node of this version: {reason}; is that port another program's?")]
+    Garbled {
+        /// The address that was asked.
+        addr: String,
+        /// What was odd about the answer.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The HTTP status with which the node refused, if it did.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Error::Problem { problem, .. } => Some(problem.status),
+            Error::Unreachable { .. } | Error::Garbled { .. } => None,
+        }
+    }
+
+    /// Whether another node may well do what this one did not: it is silent, busy, or not part of the ring right now.
+    pub fn is_worth_asking_another(&self) -> bool {
+        match self {
+            Error::Unreachable { .. } | Error::Garbled { .. } => true,
+            Error::Problem { problem, .. } => matches!(problem.status, 421 | 429 | 502..=504),
+        }
+    }
+}
+
+fn told(problem: &api::Problem) -> &str {
+    if problem.detail.is_empty() { &problem.title } else { &problem.detail }
+}

@@ -1,0 +1,207 @@
+//! A typed client of the labs' HTTP interface.
+//!
+//! Every method takes the address (`host:port`) of the node to ask, so one [`Client`] and its pool of connections serve
+//! for a whole ring.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), chordal::client::Error> {
+//! let client = chordal::client::Client::new();
+//! let stored = client.store("127.0.0.1:4000", b"a value", Some(b"a key")).await?;
+//! println!("kept by {}", stored.owner.name);
+//! let found = client.lookup("127.0.0.1:4001", b"a key").await?;
+//! assert!(found.is_some());
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod transport;
+
+use std::time::Duration;
+
+use chordal_protocol::{Contact, Id, Mode};
+use reqwest::Method;
+use serde::Serialize;
+
+use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
+pub use error::Error;
+use transport::{Ask, Transport};
+
+/// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Keys whose escaped form is longer than this many bytes, or that are not UTF-8, don't travel in a URL: the client then
+/// finds the owner by the key's id and asks it directly.
+const LONGEST_KEY_IN_URL: usize = 4096;
+
+/// How often a direct request follows a ring that changes under it.
+const FOLLOWS: usize = 4;
+
+/// Asks nodes. Cloning is cheap and shares the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    transport: Transport,
+}
+
+impl Default for Client {
+    fn default() -> Client {
+        Client::new()
+    }
+}
+
+impl Client {
+    /// A client that gives up on a request after [`TIMEOUT`].
+    ///
+    /// # Panics
+    /// If the system cannot provide an HTTP client at all, as `reqwest::Client::new` does.
+    pub fn new() -> Client {
+        Client::with_timeout(TIMEOUT)
+    }
+
+    /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
+    pub fn with_timeout(timeout: Duration) -> Client {
+        Client { transport: Transport::new(timeout) }
+    }
+
+    /// Everything that the node tells about itself.
+    pub async fn node_info(&self, addr: &str) -> Result<NodeInfo, Error> {
+        self.transport.json(Ask::get(addr, "/nodeinfo")).await
+    }
+
+    /// The node's predecessor, if it has one.
+    pub async fn pred(&self, addr: &str) -> Result<Option<NodeRef>, Error> {
+        absent(self.transport.json(Ask::get(addr, "/pred")).await)
+    }
+
+    /// The node's successor, if it has one.
+    pub async fn succ(&self, addr: &str) -> Result<Option<NodeRef>, Error> {
+        absent(self.transport.json(Ask::get(addr, "/succ")).await)
+    }
+
+    /// Makes `neighbour` (`host:port`) the node's predecessor by hand.
+    pub async fn put_pred(&self, addr: &str, neighbour: &str) -> Result<(), Error> {
+        self.transport.done(Ask::new(Method::PUT, addr, "/pred").again().body(&Named::at(neighbour))).await
+    }
+
+    /// Makes `neighbour` (`host:port`) the node's successor by hand.
+    pub async fn put_succ(&self, addr: &str, neighbour: &str) -> Result<(), Error> {
+        self.transport.done(Ask::new(Method::PUT, addr, "/succ").again().body(&Named::at(neighbour))).await
+    }
+
+    /// Finds the owner of an id; without a mode the node routes in its own way.
+    pub async fn find(&self, addr: &str, id: Id, mode: Option<Mode>) -> Result<Found, Error> {
+        let query = mode.map_or(String::new(), |mode| format!("?mode={mode}"));
+        self.transport.json(Ask::get(addr, format!("/find/{id}{query}"))).await
+    }
+
+    /// Finds the owner of a key.
+    pub async fn find_key(&self, addr: &str, key: &[u8], mode: Option<Mode>) -> Result<Found, Error> {
+        self.find(addr, Id::of(key), mode).await
+    }
+
+    /// Stores a value, under a key or as its own key, wherever it belongs.
+    pub async fn store(&self, addr: &str, value: &[u8], key: Option<&[u8]>) -> Result<Stored, Error> {
+        let body = StoreBody { value: Text::of(value), key: key.map(Text::of) };
+        self.transport.json(Ask::new(Method::POST, addr, "/dht/store").again().body(&body)).await
+    }
+
+    /// Looks a key up (a value that was stored without one is its own key); `None` if nothing is stored there.
+    pub async fn lookup(&self, addr: &str, key: &[u8]) -> Result<Option<LookedUp>, Error> {
+        if let Some(key) = in_query(key) {
+            return absent(self.transport.json(Ask::get(addr, format!("/dht/lookup?key={key}"))).await);
+        }
+        let id = Id::of(key);
+        let mut tries = FOLLOWS;
+        loop {
+            let owner = self.find(addr, id, None).await?.owner.addr();
+            match self.transport.json(Ask::get(&owner, format!("/get/{id}"))).await {
+                Err(error) if tries > 0 && error.status() == Some(421) => tries -= 1,
+                answer => return absent(answer),
+            }
+        }
+    }
+
+    /// Deletes what is stored under a key; `None` if nothing was.
+    pub async fn delete(&self, addr: &str, key: &[u8]) -> Result<Option<Stored>, Error> {
+        if let Some(key) = in_query(key) {
+            let path = format!("/dht/delete?key={key}");
+            return absent(self.transport.json(Ask::new(Method::DELETE, addr, path)).await);
+        }
+        let id = Id::of(key);
+        let mut tries = FOLLOWS;
+        loop {
+            let owner = self.find(addr, id, None).await?.owner.addr();
+            match self.transport.json(Ask::new(Method::DELETE, &owner, format!("/db/{id}"))).await {
+                Err(error) if tries > 0 && error.status() == Some(421) => tries -= 1,
+                answer => return absent(answer),
+            }
+        }
+    }
+
+    /// A page of what the node holds, in id order, strictly after `after`; without a limit the node decides how much.
+    pub async fn db(&self, addr: &str, after: Option<Id>, limit: Option<usize>) -> Result<DbPage, Error> {
+        let after = after.map(|id| format!("after={id}"));
+        let limit = limit.map(|limit| format!("limit={limit}"));
+        let query = [after, limit].into_iter().flatten().collect::<Vec<_>>().join("&");
+        self.transport.json(Ask::get(addr, format!("/db?{query}"))).await
+    }
+
+    /// Asks the node to bring the node at `joiner` (`host:port`) into its ring; returns when that has joined.
+    pub async fn join(&self, addr: &str, joiner: &str) -> Result<Welcomed, Error> {
+        self.transport.json(Ask::new(Method::POST, addr, "/dht/join").body(&Named::at(joiner))).await
+    }
+
+    /// Asks the node to leave its ring. When this returns it has handed everything over and is about to stop.
+    pub async fn leave(&self, addr: &str) -> Result<(), Error> {
+        self.transport.done(Ask::new(Method::POST, addr, "/dht/leave")).await
+    }
+
+    /// Whether the node is joined, has a live successor and serves what it owns.
+    pub async fn ready(&self, addr: &str) -> Result<bool, Error> {
+        match self.transport.done(Ask::get(addr, "/health/ready")).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.status() == Some(503) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A node as a client names it: the server finds out the rest.
+#[derive(Serialize)]
+struct Named {
+    host: String,
+    port: u16,
+}
+
+impl Named {
+    fn at(addr: &str) -> Named {
+        let contact = Contact::at(addr, "");
+        Named { host: contact.host().to_owned(), port: contact.port() }
+    }
+}
+
+/// 404 is an answer, not a failure.
+fn absent<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A key as a query carries it: UTF-8, percent-encoded, not too long; `None` if it is not like that.
+fn in_query(key: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(key).ok()?;
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    (escaped.len() <= LONGEST_KEY_IN_URL).then_some(escaped)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Requests and answers over one pool of connections.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Error;
+use crate::api::Problem;
+
+/// The largest answer that is read, in bytes. A page of `/db` stays far below it.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an unused connection is kept; servers keep them longer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Unused connections kept for each node.
+const IDLE_PER_HOST: usize = 4;
+
+/// A request that has not been sent.
+pub(super) struct Ask {
+    method: Method,
+    addr: String,
+    path: String,
+    body: Option<Vec<u8>>,
+    again: bool,
+}
+
+impl Ask {
+    pub(super) fn new(method: Method, addr: &str, path: impl Into<String>) -> Ask {
+        Ask { method, addr: addr.to_owned(), path: path.into(), body: None, again: false }
+    }
+
+    /// A GET, which may be repeated.
+    pub(super) fn get(addr: &str, path: impl Into<String>) -> Ask {
+        Ask::new(Method::GET, addr, path).again()
+    }
+
+    /// Doing this twice is as good as doing it once, so it is sent again when a kept connection turns out to be closed.
+    pub(super) fn again(mut self) -> Ask {
+        self.again = true;
+        self
+    }
+
+    /// Gives it a body in JSON.
+    pub(super) fn body(mut self, body: &impl Serialize) -> Ask {
+        // Our own shapes have string keys only, which is all that serialising JSON to memory could fail on.
+        self.body = serde_json::to_vec(body).ok();
+        self
+    }
+}
+
+/// One `reqwest::Client` with the bounds that it does not have by itself.
+#[derive(Debug, Clone)]
+pub(super) struct Transport {
+    http: reqwest::Client,
+    timeout: Duration,
+}
+
+impl Transport {
+    pub(super) fn new(timeout: Duration) -> Transport {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+            .timeout(timeout)
+            .tcp_nodelay(true)
+            .build()
+            .expect("an HTTP client without TLS and proxies needs nothing that could be missing");
+        Transport { http, timeout }
+    }
+
+    /// Sends it and reads the answer as JSON.
+    pub(super) async fn json<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, Error> {
+        let body = self.answer(&ask).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::Garbled { addr: ask.addr, reason: error.to_string() })
+    }
+
+    /// Sends it and is content with success.
+    pub(super) async fn done(&self, ask: Ask) -> Result<(), Error> {
+        self.answer(&ask).await.map(drop)
+    }
+
+    /// The body of a successful answer.
+    async fn answer(&self, ask: &Ask) -> Result<Vec<u8>, Error> {
+        let mut response = match self.send(ask).await {
+            Err(error) if ask.again && lost_its_connection(&error) => self.send(ask).await,
+            answer => answer,
+        }
+        .map_err(|error| self.unreachable(ask, &error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(ask, &error))? {
+            if body.len() + chunk.len() > LARGEST_ANSWER {
+                return Err(garbled(ask, format!("its answer is longer than {} MiB", LARGEST_ANSWER >> 20)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() { Ok(body) } else { Err(refusal(ask, status, &body)) }
+    }
+
+    async fn send(&self, ask: &Ask) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request = self.http.request(ask.method.clone(), format!("http://{}{}", ask.addr, ask.path));
+        if let Some(body) = &ask.body {
+            request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        request.send().await
+    }
+
+    fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {
+        let reason = if error.is_builder() {
+            "that is not an address of the form HOST:PORT".to_owned()
+        } else if error.is_timeout() && error.is_connect() {
+            "no connection came about in time".to_owned()
+        } else if error.is_timeout() {
+            format!("no answer within {} s", self.timeout.as_secs_f32())
+        } else {
+            root_cause(error)
+        };
+        Error::Unreachable { addr: ask.addr.clone(), reason }
+    }
+}
+
+/// The connection broke between question and answer, as a kept one does when its server has closed it meanwhile.
+fn lost_its_connection(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_timeout() && !error.is_connect()
+}
+
+/// What a node said when it refused; an error that is no problem document is told by its status.
+fn refusal(ask: &Ask, status: StatusCode, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => {
+            let problem = Box::new(Problem { status: status.as_u16(), ..problem });
+            Error::Problem { addr: ask.addr.clone(), problem }
+        }
+        Err(_) => {
+            garbled(ask, format!("{} {} was answered with {status} and no problem document", ask.method, ask.path))
+        }
+    }
+}
+
+fn garbled(ask: &Ask, reason: String) -> Error {
+    Error::Garbled { addr: ask.addr.clone(), reason }
+}
+
+/// The innermost error, which says most: "Connection refused" rather than "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if error.source().is_none() { "the connection broke".to_owned() } else { cause.to_string() }
+}

@@ -1,0 +1,383 @@
+//! What `tasks` understands. Definitions only.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chordal_protocol::Mode;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::parse;
+
+/// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "tasks", version, max_term_width = 100)]
+#[command(after_help = "New here? `tasks demo` gives the tour; `tasks boot` begins.")]
+pub(crate) struct Cli {
+    /// Where the ring is remembered; its nodes' logs/ and data/ lie beside it.
+    #[arg(long, global = true, env = "CHORDAL_STATE", default_value = "network_state.json", value_name = "FILE")]
+    pub(crate) state: PathBuf,
+    /// Print one JSON value and nothing else on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+/// The tasks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Start a new ring: two nodes, each the other's predecessor and successor.
+    Boot(Boot),
+    /// End every node of the ring, hung and paused ones too; remove state, logs and data.
+    Killall(Killall),
+    /// killall, then boot.
+    Reboot(Boot),
+    /// Start a node that joins through a randomly picked one.
+    Add(Add),
+    /// Start many nodes, several at once, each joining through a randomly picked one.
+    Addmany(AddMany),
+    /// Start a node that joins a ring elsewhere.
+    Join(Join),
+    /// Ask a node to leave: it hands over what it holds and ends.
+    Leave(Named),
+    /// Kill a node (SIGKILL); its entry stays as stopped.
+    Kill(Named),
+    /// Start nodes that do not run, on their old ports and data.
+    Start(Start),
+    /// List the nodes of this machine.
+    List,
+    /// Print the end of a node's log.
+    Logs(Logs),
+    /// Store a value through a random node.
+    Store(Store),
+    /// Store many lines of filler text through random nodes.
+    Storemany(StoreMany),
+    /// Look up a value or a key through a random node; non-zero exit if nothing is stored there.
+    Lookup(Lookup),
+    /// Delete a value or a key through a random node; non-zero exit if nothing is stored there.
+    Delete(Delete),
+    /// Show who holds what and what moves, again and again.
+    Monitor(Monitor),
+    /// Crawl the ring and check its invariants; non-zero exit if one is violated.
+    Doctor(Doctor),
+    /// A tour for newcomers, on a ring of its own.
+    Demo(Demo),
+    /// Print a completion script for a shell.
+    Completions(Completions),
+}
+
+/// How new nodes are to be.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeOptions {
+    /// The host to listen on.
+    #[arg(long, default_value = "127.0.0.1", value_parser = parse::host)]
+    pub(crate) host: String,
+    /// Keep content in memory instead of on disk.
+    #[arg(long)]
+    pub(crate) memory: bool,
+    /// How the nodes route.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) routing: Option<Routing>,
+    /// For lessons: nodes may be placed, state-changing GETs are served.
+    #[arg(long)]
+    pub(crate) lab: bool,
+}
+
+/// How lookups travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Routing {
+    /// Successor by successor.
+    Linear,
+    /// By the closest preceding finger.
+    Fingers,
+    /// By remembered owners first.
+    Cached,
+}
+
+impl Routing {
+    /// The word on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Routing::Linear => "linear",
+            Routing::Fingers => "fingers",
+            Routing::Cached => "cached",
+        }
+    }
+}
+
+impl From<Routing> for Mode {
+    fn from(routing: Routing) -> Mode {
+        match routing {
+            Routing::Linear => Mode::Linear,
+            Routing::Fingers => Mode::Fingers,
+            Routing::Cached => Mode::Cached,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Boot {
+    #[command(flatten)]
+    pub(crate) options: NodeOptions,
+    /// The port of node-1; 0 lets the system pick. node-2 always gets a picked one.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Places the nodes (with --lab): one or two hex prefixes.
+    #[arg(long, value_name = "HEX[,HEX]", value_delimiter = ',', num_args = 1, requires = "lab")]
+    pub(crate) id: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Killall {
+    /// Keep data, logs and state, for `tasks start --all`.
+    #[arg(long)]
+    pub(crate) keep_data: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Newcomer {
+    #[command(flatten)]
+    pub(crate) options: NodeOptions,
+    /// The port; 0 lets the system pick.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// What to call it; by default the next node-N.
+    #[arg(long, value_parser = parse::name)]
+    pub(crate) name: Option<String>,
+    /// Places the node (with --lab, on a ring made for lessons): a hex prefix.
+    #[arg(long, value_name = "HEX", requires = "lab")]
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    #[command(flatten)]
+    pub(crate) newcomer: Newcomer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddMany {
+    /// How many.
+    #[arg(value_name = "X", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) options: NodeOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// A node of the ring to join.
+    #[arg(value_name = "HOST:PORT", value_parser = parse::addr)]
+    pub(crate) contact: String,
+    #[command(flatten)]
+    pub(crate) newcomer: Newcomer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The node's name, as `tasks list` shows it.
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+pub(crate) struct Start {
+    /// The node's name, as `tasks list` shows it.
+    #[arg(group = "which")]
+    pub(crate) name: Option<String>,
+    /// Every node that does not run.
+    #[arg(long, group = "which")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The node's name, as `tasks list` shows it.
+    pub(crate) name: String,
+    /// Go on printing what is added, until Ctrl-C.
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) follow: bool,
+    /// How many lines from the end.
+    #[arg(short = 'n', long, default_value_t = 50)]
+    pub(crate) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    /// The value.
+    pub(crate) value: String,
+    /// Under which key; without one the value is its own key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreMany {
+    /// How many values, all different.
+    #[arg(value_name = "X", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// Take lines of this file; by default of ./lipsum.txt, else of the text compiled in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lipsum: Option<PathBuf>,
+}
+
+/// A value that is its own key, or a key.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct What {
+    /// The value, if it was stored without a key.
+    pub(crate) value: Option<String>,
+    /// The key that it was stored under.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+}
+
+impl What {
+    /// The key in either case.
+    pub(crate) fn key(&self) -> &str {
+        self.key.as_deref().or(self.value.as_deref()).unwrap_or_default()
+    }
+}
+
+/// Whom to ask.
+#[derive(Debug, Args)]
+pub(crate) struct Via {
+    /// Ask this node; by default a random one that runs.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) via: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lookup {
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// Draw the way to the owner, hop by hop.
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// How the traced lookup travels.
+    #[arg(long, requires = "trace")]
+    pub(crate) mode: Option<Routing>,
+    #[command(flatten)]
+    pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Monitor {
+    /// How often to look: `2s`, `500ms` or plain seconds.
+    #[arg(long, default_value = "1s", value_parser = parse::duration, allow_negative_numbers = true)]
+    pub(crate) interval: Duration,
+    /// Look once and end (as --json does).
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Check only this part.
+    #[arg(long)]
+    pub(crate) only: Option<Part>,
+    /// Look again until all is well, at most this long: `2s`, `500ms` or plain seconds.
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration, allow_negative_numbers = true)]
+    pub(crate) wait: Option<Duration>,
+}
+
+/// What the doctor can look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The pointers between nodes.
+    Ring,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave the ring running when the tour ends.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// For which shell.
+    pub(crate) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn exit_code(line: &str) -> i32 {
+        Cli::try_parse_from(line.split(' ')).map_or_else(|error| error.exit_code(), |_| 0)
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_task_is_understood() {
+        let lines = [
+            "tasks boot --port 4000 --memory --routing fingers",
+            "tasks boot --lab --id 00,80",
+            "tasks killall --keep-data",
+            "tasks reboot --json",
+            "tasks add --port 4001 --name x",
+            "tasks addmany 10 --state /tmp/s.json",
+            "tasks join [::1]:4000",
+            "tasks leave node-1",
+            "tasks start --all",
+            "tasks start node-1",
+            "tasks logs node-1 -f -n 5",
+            "tasks store value --key k --via node-1",
+            "tasks storemany 5 --lipsum f",
+            "tasks lookup value --trace --mode linear",
+            "tasks lookup --key k",
+            "tasks delete --key k",
+            "tasks monitor --interval 500ms --once",
+            "tasks doctor --only ring",
+            "tasks --json list",
+            "tasks completions bash",
+        ];
+        for line in lines {
+            assert_eq!(exit_code(line), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error() {
+        let lines = [
+            "tasks",
+            "tasks fly",
+            "tasks boot --port 70000",
+            "tasks boot --id 00",
+            "tasks addmany 0",
+            "tasks addmany -1",
+            "tasks storemany x",
+            "tasks join 4000",
+            "tasks start",
+            "tasks start node-1 --all",
+            "tasks lookup",
+            "tasks lookup a --key b",
+            "tasks monitor --interval 0",
+            "tasks monitor --interval -1",
+            "tasks logs node-1 -f --json",
+        ];
+        for line in lines {
+            assert_eq!(exit_code(line), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Walking a ring: from nodes that are known to all that they name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use chordal::api::{NodeInfo, NodeRef};
+use chordal::client::Client;
+use chordal_protocol::Id;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+/// How many nodes are asked at the same time.
+const AT_ONCE: usize = 32;
+
+/// How many addresses are asked in all: nobody can lead a crawl on for ever.
+const MOST: usize = 4096;
+
+/// How long a node may take to tell about itself.
+pub(crate) const ANSWER: Duration = Duration::from_secs(2);
+
+/// What a crawl found.
+#[derive(Debug)]
+pub(crate) struct Crawl {
+    /// Those who answered, by id: in ring order, from zero upwards.
+    pub(crate) nodes: BTreeMap<Id, NodeInfo>,
+    /// Those who did not, by address.
+    pub(crate) silent: Vec<Silent>,
+}
+
+/// An address that gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Silent {
+    /// The address.
+    pub(crate) addr: String,
+    /// Why there was none.
+    pub(crate) reason: String,
+    /// The names of the nodes that point there.
+    pub(crate) named_by: BTreeSet<String>,
+}
+
+/// Asks these addresses, and all that their nodes name as predecessor, successor or later successors.
+pub(crate) async fn crawl(client: &Client, known: impl IntoIterator<Item = String>) -> Crawl {
+    let mut nodes = BTreeMap::new();
+    let mut failures: Vec<(String, String)> = Vec::new();
+    let mut named_by: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut waiting: Vec<String> = known.into_iter().collect();
+    let mut seen: BTreeSet<String> = waiting.iter().cloned().collect();
+    let mut asking = JoinSet::new();
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some(addr) = waiting.pop()
+        {
+            let client = client.clone();
+            asking.spawn(async move { (client.node_info(&addr).await, addr) });
+        }
+        let Some(answered) = asking.join_next().await else { break };
+        let Ok((answer, addr)) = answered else { continue };
+        match answer {
+            Ok(info) => {
+                for neighbour in neighbours(&info) {
+                    let there = neighbour.addr();
+                    named_by.entry(there.clone()).or_default().insert(info.name.clone());
+                    if seen.len() < MOST && seen.insert(there.clone()) {
+                        waiting.push(there);
+                    }
+                }
+                nodes.insert(info.id, info);
+            }
+            Err(error) => failures.push((addr, error.to_string())),
+        }
+    }
+    let silent = failures.into_iter().map(|(addr, reason)| {
+        let named_by = named_by.remove(&addr).unwrap_or_default();
+        Silent { addr, reason, named_by }
+    });
+    Crawl { nodes, silent: silent.collect() }
+}
+
+/// The nodes that a node points to.
+fn neighbours(info: &NodeInfo) -> impl Iterator<Item = &NodeRef> {
+    info.pred.iter().chain(&info.succ).chain(&info.successors)
+}

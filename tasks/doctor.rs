@@ -1,0 +1,139 @@
+//! `tasks doctor`: walks the ring and checks what must hold.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use chordal::api::{NodeInfo, NodeRef};
+use chordal::client::Client;
+use chordal_protocol::invariant::{Check, Member, check_all};
+use comfy_table::{Cell, Color};
+use serde_json::{Value, json};
+
+use crate::cli;
+use crate::context::Context;
+use crate::crawl::{self, Crawl, Silent};
+use crate::network_state::{NetworkState, Status};
+use crate::output::{self, Report};
+
+/// The length of the successor lists that nodes keep (the daemon's default).
+const LIST_LENGTH: usize = 8;
+
+/// How long to wait before a ring that is not well yet is looked at again.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Checks the invariants; fails if one is violated.
+pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Report> {
+    match task.only {
+        Some(cli::Part::Ring) | None => examine(context, task.wait.unwrap_or_default()).await,
+    }
+}
+
+/// Looks until all invariants hold, at most this long, and reports what was seen last.
+pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Report> {
+    let client = Client::with_timeout(crawl::ANSWER);
+    let deadline = Instant::now() + patience;
+    loop {
+        let state = context.state.ring()?;
+        let findings = look(&client, &state).await?;
+        let well = findings.checks.iter().all(|check| check.verdict.is_ok());
+        if well || Instant::now() >= deadline {
+            return findings.report();
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What one look at the ring brought.
+struct Findings {
+    crawl: Crawl,
+    checks: Vec<Check>,
+    /// Nodes of the state that are not part of the ring, and why.
+    absent: Vec<(String, String)>,
+}
+
+async fn look(client: &Client, state: &NetworkState) -> Result<Findings> {
+    let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
+    let crawl = crawl::crawl(client, alive.map(|node| node.addr())).await;
+    ensure!(
+        !crawl.nodes.is_empty(),
+        "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
+    );
+    let members: Vec<Member> = crawl.nodes.values().map(member).collect();
+    let checks = check_all(&members, LIST_LENGTH);
+    let reason =
+        |addr: &str| crawl.silent.iter().find(|silent| silent.addr == addr).map(|silent| silent.reason.clone());
+    let absent = state.nodes.iter().filter_map(|node| match node.status {
+        Status::Running => reason(&node.addr()).map(|reason| (node.name.clone(), reason)),
+        other => Some((node.name.clone(), other.word().to_owned())),
+    });
+    let absent = absent.collect();
+    Ok(Findings { crawl, checks, absent })
+}
+
+fn member(info: &NodeInfo) -> Member {
+    let itself = NodeRef { name: info.name.clone(), id: info.id, host: info.host.clone(), port: info.port };
+    Member {
+        contact: itself.contact(),
+        predecessor: info.pred.as_ref().map(NodeRef::contact),
+        successors: info.successors.iter().map(NodeRef::contact).collect(),
+        joined: matches!(info.membership.as_str(), "joined" | "leaving"),
+    }
+}
+
+impl Findings {
+    fn report(&self) -> Result<Report> {
+        let violated = self.checks.iter().filter(|check| check.verdict.is_err()).count();
+        let failure = (violated > 0).then(|| {
+            format!("{violated} of {} invariants are violated; a ring that has just changed may need a moment (`tasks doctor --wait 10s`)", self.checks.len())
+        });
+        Ok(Report::new(self.json(violated == 0), self.text())?.failing(failure))
+    }
+
+    fn json(&self, ok: bool) -> Value {
+        let check = |check: &Check| {
+            let evidence = check.verdict.as_ref().err();
+            json!({ "name": check.name, "source": check.source, "ok": evidence.is_none(), "evidence": evidence })
+        };
+        let absent = |(name, reason): &(String, String)| json!({ "name": name, "reason": reason });
+        json!({
+            "ok": ok,
+            "nodes": self.crawl.nodes.len(),
+            "checks": self.checks.iter().map(check).collect::<Vec<_>>(),
+            "absent": self.absent.iter().map(absent).collect::<Vec<_>>(),
+            "silent": self.crawl.silent,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut checks = output::table(&["VERDICT", "INVARIANT", "SOURCE", "EVIDENCE"]);
+        for check in &self.checks {
+            let (word, colour, evidence) = match &check.verdict {
+                Ok(()) => ("ok", Color::Green, ""),
+                Err(evidence) => ("violated", Color::Red, evidence.as_str()),
+            };
+            let evidence = output::one_line(evidence);
+            checks.add_row(vec![
+                Cell::new(word).fg(colour),
+                Cell::new(check.name),
+                Cell::new(check.source),
+                Cell::new(evidence),
+            ]);
+        }
+        let mut text = format!("Answering: {}.\n\n{}", output::nodes(self.crawl.nodes.len()), output::lines(&checks));
+        for (name, reason) in &self.absent {
+            text.push_str(&format!("\nabsent: {name}: {reason}"));
+        }
+        for silent in &self.crawl.silent {
+            text.push_str(&format!("\n{}", silent.line()));
+        }
+        text
+    }
+}
+
+impl Silent {
+    fn line(&self) -> String {
+        let names: Vec<&str> = self.named_by.iter().map(String::as_str).collect();
+        let by = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+        format!("silent: {} (pointed to by {by})", self.addr)
+    }
+}

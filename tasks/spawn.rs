@@ -1,0 +1,223 @@
+//! Starting the process of a node and waiting until it is ready.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use chordal_protocol::Id;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::network_state::NodeEntry;
+use crate::process;
+
+/// How often a node that starts is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// How long a node may take to leave when it is told to by a signal; then it is killed.
+const TERMINATION: Duration = Duration::from_secs(5);
+
+/// How long a killed process may take to be gone.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// How many bytes from the end of a log an error is looked for in.
+const TAIL: u64 = 16 << 10;
+
+/// How many lines of a log are shown when its node did not start.
+const TAIL_LINES: usize = 10;
+
+/// Variables of `chordal start` that decide what `tasks` decides. The others reach the nodes.
+const OUR_VARIABLES: [&str; 12] = [
+    "CHORDAL_HOST",
+    "CHORDAL_PORT",
+    "CHORDAL_NAME",
+    "CHORDAL_ADVERTISE",
+    "CHORDAL_BOOTSTRAP",
+    "CHORDAL_JOIN",
+    "CHORDAL_DATA_DIR",
+    "CHORDAL_MEMORY",
+    "CHORDAL_ID",
+    "CHORDAL_PRED",
+    "CHORDAL_SUCC",
+    "CHORDAL_READY_FILE",
+];
+
+/// What a node writes to its `--ready-file` once it is joined and serves what it owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadyNote {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its advertised host.
+    pub(crate) host: String,
+    /// Its advertised port.
+    pub(crate) port: u16,
+    /// Its id.
+    pub(crate) id: Id,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+impl ReadyNote {
+    /// The note in this file, if there is a whole one.
+    pub(crate) fn read(path: &Path) -> Option<ReadyNote> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+}
+
+/// Why a node did not get ready.
+pub(crate) struct NotReady {
+    /// In one line.
+    pub(crate) reason: anyhow::Error,
+    /// The last lines of its log.
+    pub(crate) log_tail: Vec<String>,
+}
+
+/// Starts the node that `entry` describes and puts its pid and start time there.
+///
+/// The process is this very program (`/proc/self/exe`, which outlives a rebuild) with the hidden verb `node`. It gets a
+/// session of its own, no input, and its log as output.
+pub(crate) fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child> {
+    let _ = fs::remove_file(entry.ready_file());
+    let log = OpenOptions::new().create(true).append(true).open(&entry.log);
+    let log = log.with_context(|| format!("cannot write {}", entry.log.display()))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("tasks").arg("node").args(arguments(entry, contacts));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    for variable in OUR_VARIABLES {
+        command.env_remove(variable);
+    }
+    let mut child = command.spawn().context("cannot start a process")?;
+    match process::started(child.id()) {
+        Some(started) => {
+            entry.pid = child.id();
+            entry.started = started;
+            Ok(child)
+        }
+        None => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(anyhow!("/proc tells nothing about process {}; tasks needs it to know its nodes", child.id()))
+        }
+    }
+}
+
+/// Waits until the node has reported that it is ready.
+pub(crate) async fn wait_ready(
+    entry: &NodeEntry,
+    child: &mut Child,
+    patience: Duration,
+    interrupt: &CancellationToken,
+) -> Result<ReadyNote, NotReady> {
+    let deadline = Instant::now() + patience;
+    let reason = loop {
+        if let Some(note) = ReadyNote::read(&entry.ready_file()).filter(|note| note.pid == entry.pid) {
+            return Ok(note);
+        }
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => break died(entry, status),
+            Err(error) => break anyhow!("{}: cannot wait for process {}: {error}", entry.name, entry.pid),
+        }
+        if interrupt.is_cancelled() {
+            let reason = anyhow!("{} was not ready yet when the task was interrupted", entry.name);
+            return Err(NotReady::from(reason));
+        }
+        if Instant::now() >= deadline {
+            break anyhow!("{} was not ready within {} s{}", entry.name, patience.as_secs(), last_words(entry));
+        }
+        tokio::time::sleep(POLL).await;
+    };
+    Err(NotReady { reason, log_tail: tail(&entry.log, TAIL_LINES) })
+}
+
+/// Ends a node that did not get ready: it may be about to join, so it is asked first and killed then.
+pub(crate) async fn terminate(entry: &NodeEntry) {
+    process::signal(entry.pid, &entry.started, Signal::SIGTERM);
+    if !process::wait_gone(entry.pid, &entry.started, TERMINATION).await {
+        process::kill_and_wait(entry.pid, &entry.started, DEATH);
+    }
+}
+
+/// The last lines of a file, as far as they lie in its last 16 KiB; none if it cannot be read.
+pub(crate) fn tail(path: &Path, lines: usize) -> Vec<String> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|line| line.to_string()).collect()
+}
+
+fn arguments(entry: &NodeEntry, contacts: &[String]) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--name".into(), entry.name.clone().into()];
+    arguments.extend(["--host".into(), entry.host.clone().into()]);
+    arguments.extend(["--port".into(), entry.port.to_string().into()]);
+    arguments.extend(["--ready-file".into(), entry.ready_file().into()]);
+    match &entry.data_dir {
+        Some(directory) => arguments.extend(["--data-dir".into(), directory.into()]),
+        None => arguments.push("--memory".into()),
+    }
+    if !contacts.is_empty() {
+        arguments.extend(["--bootstrap".into(), contacts.join(",").into()]);
+    }
+    arguments.extend(entry.options.iter().map(OsString::from));
+    arguments
+}
+
+fn died(entry: &NodeEntry, status: std::process::ExitStatus) -> anyhow::Error {
+    anyhow!("{} ended before it was ready ({status}){}", entry.name, last_words(entry))
+}
+
+fn last_words(entry: &NodeEntry) -> String {
+    match tail(&entry.log, 1).pop() {
+        Some(line) => format!("; it said last: {}", line.trim()),
+        None => "; its log is empty".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_last_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        assert!(tail(&log, 3).is_empty());
+        fs::write(&log, "one\ntwo\n\nthree\nfo\u{fc}r").unwrap();
+        assert_eq!(tail(&log, 2), ["three", "foür"]);
+        fs::write(&log, "x".repeat(100_000) + "\nlast\n").unwrap();
+        assert_eq!(tail(&log, 1), ["last"]);
+    }
+
+    #[test]
+    fn a_node_is_told_what_it_needs() {
+        let mut entry = NodeEntry::starting(
+            "node-1".into(),
+            "127.0.0.1".into(),
+            0,
+            "/s/logs/node-1.log".into(),
+            Some("/s/d".into()),
+        );
+        entry.options = vec!["--lab".into()];
+        let words = |contacts: &[String]| {
+            let words = arguments(&entry, contacts).into_iter().map(|word| word.into_string().unwrap());
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let common = "--name node-1 --host 127.0.0.1 --port 0 --ready-file /s/logs/node-1.ready --data-dir /s/d";
+        assert_eq!(words(&[]), format!("{common} --lab"));
+        assert_eq!(words(&["a:1".into(), "b:2".into()]), format!("{common} --bootstrap a:1,b:2 --lab"));
+    }
+}

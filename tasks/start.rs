@@ -1,0 +1,109 @@
+//! `tasks start`: what does not run, on its old port and data, however it ended.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::cli;
+use crate::context::Context;
+use crate::fleet::{self, Spawned};
+use crate::network_state::{NetworkState, NodeEntry, Status};
+use crate::output::{self, Report};
+use crate::places::Places;
+use crate::spawn::NotReady;
+
+/// What each of many nodes that start at once adds to the patience with all of them.
+const PATIENCE_PER_NODE: Duration = Duration::from_millis(500);
+
+/// Starts one node, or all that do not run.
+pub(crate) async fn start(context: &Context, task: &cli::Start) -> Result<Report> {
+    let begun = Instant::now();
+    let state = context.state.ring()?;
+    let stopped: Vec<NodeEntry> = match &task.name {
+        Some(name) => vec![context.node(name)?],
+        None => state.nodes.iter().filter(|node| node.status == Status::Stopped).cloned().collect(),
+    };
+    if let (Some(name), true) = (&task.name, stopped.iter().any(NodeEntry::is_alive)) {
+        return Err(anyhow!("{name} runs already; `tasks list` shows it"));
+    }
+    if stopped.is_empty() {
+        return Report::new(json!({ "nodes": [], "seconds": 0.0 }), "All nodes run already.");
+    }
+    let wanted = stopped.len();
+    let (nodes, failed) = bring_back(context, stopped).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let text = format!("{}\n\nReady after {seconds:.1} s.", output::node_table(&nodes));
+    let text = if nodes.is_empty() { String::new() } else { text };
+    let failure = failed.map(|failed| {
+        let reason = fleet::explain(context, failed);
+        format!("{} of {} were started, the others were not: {reason:#}", nodes.len(), output::nodes(wanted))
+    });
+    Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
+}
+
+/// Nodes with data remember their ring. They start all at once and without contacts, for none of them is ready before it
+/// finds another. Those that remember nothing join the ones that run then; if there are none, the first begins a ring.
+async fn bring_back(context: &Context, stopped: Vec<NodeEntry>) -> Result<(Vec<NodeEntry>, Option<NotReady>)> {
+    let bar = output::progress(stopped.len() as u64, "starting");
+    let (durable, mut forgetful): (Vec<_>, Vec<_>) = stopped.into_iter().partition(remembers);
+    let mut waves = vec![durable];
+    if waves[0].is_empty() && context.state.ring()?.awake().is_empty() {
+        waves.push(forgetful.drain(..1).collect());
+    }
+    waves.push(forgetful);
+    let mut ready = Vec::new();
+    let mut failed = None;
+    for wave in waves {
+        let (up, failure) = start_at_once(context, &wave, &bar).await?;
+        ready.extend(up);
+        failed = failed.or(failure);
+    }
+    bar.finish_and_clear();
+    Ok((ready, failed))
+}
+
+async fn start_at_once(
+    context: &Context,
+    wave: &[NodeEntry],
+    bar: &indicatif::ProgressBar,
+) -> Result<(Vec<NodeEntry>, Option<NotReady>)> {
+    let patience = fleet::PATIENCE + PATIENCE_PER_NODE * wave.len() as u32;
+    let mut failed = None;
+    let mut under_way = JoinSet::new();
+    for node in wave {
+        match fleet::enlist(context, |state, places| again(state, places, node)) {
+            Ok(spawned) => {
+                let context = context.clone();
+                under_way.spawn(async move { fleet::see_through(&context, spawned, patience).await });
+            }
+            Err(error) => failed = failed.or(Some(NotReady::from(error))),
+        }
+    }
+    let mut ready = Vec::new();
+    while let Some(outcome) = under_way.join_next().await {
+        match outcome.context("a task of tasks itself failed")? {
+            Ok(Some(node)) => ready.push(node),
+            Ok(None) => failed = failed.or(Some(anyhow!("a node came up on the port of another").into())),
+            Err(reason) => failed = failed.or(Some(reason)),
+        }
+        bar.inc(1);
+    }
+    Ok((ready, failed))
+}
+
+fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<Spawned> {
+    let contacts = if remembers(node) { Vec::new() } else { fleet::running_contacts(state).unwrap_or_default() };
+    if node.port == 0 && state.entry(&node.name).is_some_and(|entry| !entry.is_alive()) {
+        // It ended before it was ready and nobody was there to clean up: what it began to write is of no use.
+        places.clear_data(node);
+    }
+    fleet::spawn_again(state, &node.name, &contacts)
+}
+
+/// Whether the node finds its ring by what it has on disk.
+fn remembers(node: &NodeEntry) -> bool {
+    let has_content = |directory| std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+    node.port != 0 && node.data_dir.as_ref().is_some_and(has_content)
+}
