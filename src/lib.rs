@@ -1,7 +1,12 @@
-//! Chordal is a distributed hash table over HTTP.
-#![warn(missing_docs)]
+//! Chordal is a distributed hash table that people can read, run, break, measure and trust: a Chord ring over HTTP.
+//!
+//! A tour of the house: [`node`] is the running node; it drives the protocol, which stands apart in the crate
+//! `chordal-protocol` and does no I/O. [`http`] is what a node answers, [`store`] is what it keeps, [`api`] has the shapes of
+//! the labs' interface, and [`client`] speaks it. With the feature `cli`, [`cli`] has the command line of the daemon.
 
 pub mod api;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod client;
 pub mod http;
 pub mod node;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::output;
+use clap::Parser as _;
 
 /// Leaves the terminal and all that the caller had open behind, then runs the node to its end.
 ///
@@ -15,10 +15,16 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     start(arguments)
 }
 
-/// Stands in for the daemon until that is there.
-fn start(_arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    output::warn("tasks: this build has no daemon yet");
-    ExitCode::FAILURE
+fn start(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let program = std::iter::once(OsString::from("tasks node"));
+    chordal::cli::start(StartCommand::parse_from(program.chain(arguments)).args)
+}
+
+/// The arguments of `chordal start`, without the verb.
+#[derive(Debug, clap::Parser)]
+struct StartCommand {
+    #[command(flatten)]
+    args: chordal::cli::StartArgs,
 }
 
 /// Closes every descriptor but the standard ones: a caller's pipe must not stay open as long as a node lives.

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use chordal_protocol::Id;
+use chordal_protocol::{Id, Mode};
 
 use super::query::{Params, PathId};
 use super::{ApiError, Kind};
 use crate::api::Found;
-use crate::node::{Mode, Node};
+use crate::node::Node;
 
 /// `GET /find/{id}`.
 pub(super) async fn by_id(State(node): State<Node>, PathId(id): PathId, uri: Uri) -> Result<Json<Found>, ApiError> {

@@ -1,30 +1,35 @@
-//! The running node.
+//! The running node: drives the protocol's procedures, schedules them, moves content, and does what clients ask.
+//!
+//! [`Node`] is a cheap handle. Behind it `driver` runs the protocol over a [`Transport`] and a
+//! [`Store`](crate::store::Store), `maintenance` gives the beat, and `routing` finds owners.
 
+mod config;
+mod driver;
 mod error;
+mod happenings;
+mod info;
+mod maintenance;
+mod routing;
+mod start;
+mod transport;
+mod wire;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chordal_protocol::{Contact, Id, Record, Write, Written};
+use chordal_protocol::{
+    Contact, Id, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::api;
+pub use config::Config;
+use driver::Driver;
 pub use error::NodeError;
-
-/// How lookups travel. (Will move to the protocol crate.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Successor by successor.
-    Linear,
-    /// Closest preceding finger.
-    Fingers,
-    /// Remembered owners first.
-    Cached,
-}
-
-impl std::str::FromStr for Mode {
-    type Err = String;
-    fn from_str(_text: &str) -> Result<Mode, String> {
-        unimplemented!()
-    }
-}
+use routing::{Asked, Router};
+pub use start::StartError;
+pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
 
 /// Who answered, and after how many hops.
 #[derive(Debug, Clone)]
@@ -37,85 +42,259 @@ pub struct Served {
 
 /// A running node: a cheap handle.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Arc<Driver>,
+    router: Router,
+    config: Config,
+    counted: Mutex<info::Counted>,
+    /// Ends everything.
+    stop: CancellationToken,
+    /// The server has ended.
+    served: CancellationToken,
+}
+
+impl Inner {
+    fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
+        Inner { driver, router, config, counted: Mutex::default(), stop, served: CancellationToken::new() }
+    }
+}
 
 impl Node {
     /// Who this node is.
     pub fn contact(&self) -> Contact {
-        unimplemented!()
+        self.inner.driver.lock().chord.me().clone()
     }
+
     /// The largest value it takes, in bytes.
     pub fn value_limit(&self) -> usize {
-        unimplemented!()
+        self.inner.config.value_limit
     }
+
     /// Whether its ring was created for lessons.
     pub fn is_lab(&self) -> bool {
-        unimplemented!()
+        self.inner.driver.lock().chord.ring().is_some_and(|ring| ring.lab)
     }
-    /// Everything `GET /nodeinfo` tells.
-    pub async fn info(&self) -> Result<api::NodeInfo, NodeError> {
-        unimplemented!()
-    }
+
     /// Its predecessor.
     pub fn predecessor(&self) -> Option<Contact> {
-        unimplemented!()
+        self.inner.driver.lock().chord.predecessor().cloned()
     }
+
     /// Its successor.
     pub fn successor(&self) -> Option<Contact> {
-        unimplemented!()
+        self.inner.driver.lock().chord.successors().first().cloned()
     }
-    /// Why it is not ready, if it isn't.
+
+    /// Why it is not ready, if it isn't. Ready means joined, with a live successor, serving all that it owns.
     pub fn not_ready(&self) -> Option<String> {
-        unimplemented!()
+        self.inner.driver.lock().chord.not_ready()
     }
+
+    /// Waits until the node is ready; after the deadline of its configuration it says why it is not.
+    pub async fn ready(&self) -> Result<(), String> {
+        let mut happenings = self.inner.driver.happenings.subscribe();
+        let deadline = tokio::time::Instant::now() + self.inner.config.ready_deadline;
+        while let Some(reason) = self.not_ready() {
+            // Most of what makes a node ready is an event; what isn't is seen at the next look.
+            let soon = deadline.min(tokio::time::Instant::now() + Duration::from_millis(20));
+            let _ = tokio::time::timeout_at(soon, happenings.changed()).await;
+            if tokio::time::Instant::now() >= deadline {
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
     /// findNode: the owner of `id`, with the trace.
-    pub async fn find(&self, _id: Id, _mode: Option<Mode>) -> Result<api::Found, NodeError> {
-        unimplemented!()
+    pub async fn find(&self, id: Id, mode: Option<Mode>) -> Result<api::Found, NodeError> {
+        let mode = mode.unwrap_or(self.inner.config.routing);
+        let way = self.inner.router.find(id, mode).await?;
+        let hop = |asked: &Asked| api::HopInfo {
+            node: api::NodeRef::from(&asked.contact),
+            ms: asked.took.as_secs_f64() * 1e3,
+            why: if asked.answered { asked.why.to_string() } else { format!("{} (no answer)", asked.why) },
+        };
+        Ok(api::Found {
+            id,
+            owner: api::NodeRef::from(&way.owner),
+            hops: way.trace.len() as u32,
+            mode: mode.to_string(),
+            trace: way.trace.iter().map(hop).collect(),
+        })
     }
+
     /// Finds the owner and writes there.
-    pub async fn write(&self, _write: Write) -> Result<(Written, Served), NodeError> {
-        unimplemented!()
+    pub async fn write(&self, write: Write) -> Result<(Written, Served), NodeError> {
+        self.inner.router.write(write).await
     }
+
     /// Finds the owner and reads there; a tombstone is `None`.
-    pub async fn read(&self, _id: Id) -> Result<(Option<Record>, Served), NodeError> {
-        unimplemented!()
+    pub async fn read(&self, id: Id) -> Result<(Option<Record>, Served), NodeError> {
+        let (record, served) = self.inner.router.read(id).await?;
+        Ok((record.filter(Record::is_live), served))
     }
+
     /// Writes as the owner, or says who is.
-    pub async fn write_here(&self, _write: Write) -> Result<Written, NodeError> {
-        unimplemented!()
+    pub async fn write_here(&self, write: Write) -> Result<Written, NodeError> {
+        self.inner.driver.write_here(write).await?.map_err(refused_here)
     }
-    /// Reads as the owner, or says who is.
-    pub async fn read_here(&self, _id: Id) -> Result<Option<Record>, NodeError> {
-        unimplemented!()
+
+    /// Reads as the owner, or says who is; a tombstone is `None`.
+    pub async fn read_here(&self, id: Id) -> Result<Option<Record>, NodeError> {
+        let record = self.inner.driver.read_here(id).await?.map_err(refused_here)?;
+        Ok(record.filter(Record::is_live))
     }
-    /// Live records that this node holds, in id order (from zero upwards), strictly after `after`: at most `limit`.
-    pub async fn page(&self, _after: Option<Id>, _limit: usize) -> Result<Vec<Record>, NodeError> {
-        unimplemented!()
-    }
+
     /// PUT /pred by hand: asks `addr` who it is, then rewires.
-    pub async fn rewire_predecessor(&self, _addr: &str) -> Result<Contact, NodeError> {
-        unimplemented!()
+    pub async fn rewire_predecessor(&self, addr: &str) -> Result<Contact, NodeError> {
+        self.rewire(Side::Predecessor, addr).await
     }
-    /// PUT /succ by hand: asks `addr` who it is, then rewires.
-    pub async fn rewire_successor(&self, _addr: &str) -> Result<Contact, NodeError> {
-        unimplemented!()
+
+    /// PUT /succ by hand: asks `addr` who it is, then rewires. Its own address makes the node a ring of one.
+    pub async fn rewire_successor(&self, addr: &str) -> Result<Contact, NodeError> {
+        self.rewire(Side::Successor, addr).await
     }
+
+    async fn rewire(&self, side: Side, addr: &str) -> Result<Contact, NodeError> {
+        let (to, ring, membership) = self.greet(addr).await?;
+        let mine = self.inner.driver.lock().chord.ring();
+        if ring.map(|ring| ring.id) != mine.map(|ring| ring.id) {
+            return Err(NodeError::Conflict { reason: format!("{to} belongs to another ring") });
+        }
+        if !membership.is_member() && to != self.contact() {
+            return Err(NodeError::Conflict { reason: format!("{to} is not a member of the ring now ({membership})") });
+        }
+        self.inner.driver.run(Procedure::Rewire { side, to: to.clone() }).await;
+        Ok(to)
+    }
+
     /// POST /dht/join: finds the owner of the joiner's id, which calls the joiner back; returns when it has joined.
     /// The answer is (joiner, owner).
-    pub async fn welcome(&self, _addr: &str) -> Result<(Contact, Contact), NodeError> {
-        unimplemented!()
+    pub async fn welcome(&self, addr: &str) -> Result<(Contact, Contact), NodeError> {
+        let (joiner, _, _) = self.greet(addr).await?;
+        if joiner == self.contact() {
+            return Err(NodeError::Conflict { reason: "a node cannot join itself; name another one".to_owned() });
+        }
+        let owner = self.inner.router.find(joiner.id, self.inner.config.routing).await?.owner;
+        if owner.id == joiner.id && owner != joiner {
+            let reason = format!("{owner} stands at the same id already; place the joiner elsewhere with --id");
+            return Err(NodeError::Conflict { reason });
+        }
+        if owner != joiner {
+            let request = Request::Welcome(joiner.clone());
+            match self.inner.driver.ask(&owner, &request).await {
+                Ok(Reply::Accepted) => {}
+                Ok(Reply::Refused(refusal)) => return Err(refused_by(&joiner, refusal)),
+                Ok(_) => return Err(unexpected(&owner)),
+                Err(error) => return Err(NodeError::Unreachable { addr: owner.addr, reason: error.to_string() }),
+            }
+        }
+        self.wait_for_joiner(&joiner).await?;
+        Ok((joiner, owner))
     }
-    /// POST /dht/leave: hands everything over and leaves the ring; returns when that is done. The process then stops
-    /// (the node cancels its own shutdown token once this answer had time to leave).
+
+    /// Waits until the joiner says that it is a member of this ring.
+    async fn wait_for_joiner(&self, joiner: &Contact) -> Result<(), NodeError> {
+        let began = Instant::now();
+        let mine = self.inner.driver.lock().chord.ring().map(|ring| ring.id);
+        loop {
+            let (_, ring, membership) = self.greet(&joiner.addr).await?;
+            if membership == Membership::Joined && ring.map(|ring| ring.id) == mine {
+                return Ok(());
+            }
+            let waited = began.elapsed();
+            if waited > self.inner.config.operation_deadline {
+                return Err(NodeError::Deadline { waited, reason: format!("{joiner} is still {membership}") });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Asks whoever lives at an address who it is.
+    async fn greet(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
+        let named = Contact::at(addr, "");
+        match self.inner.driver.ask(&named, &Request::Hello).await {
+            Ok(Reply::Hello { me, ring, membership }) => Ok((me, ring, membership)),
+            Ok(Reply::Refused(refusal)) => Err(refused_by(&named, refusal)),
+            Ok(_) => Err(unexpected(&named)),
+            Err(error) => Err(NodeError::Unreachable { addr: addr.to_owned(), reason: error.to_string() }),
+        }
+    }
+
+    /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, it
+    /// stays a member.
     pub async fn leave(&self) -> Result<(), NodeError> {
-        unimplemented!()
+        let node = self.clone();
+        // Whoever asked may go away; what has begun is finished.
+        let leaving = tokio::spawn(async move {
+            let deadline = node.inner.config.leave_deadline;
+            let left = tokio::time::timeout(deadline, node.inner.driver.run(Procedure::Leave)).await;
+            let gone = node.inner.driver.lock().chord.membership() == Membership::Left;
+            if left.is_ok() && gone {
+                node.inner.stop.cancel();
+                return Ok(());
+            }
+            node.inner.driver.lock().chord.stay();
+            Err(NodeError::Unavailable {
+                reason: format!(
+                    "the node could not hand over what it holds within {} s, and stays; try again when its predecessor \
+                     answers",
+                    deadline.as_secs_f32()
+                ),
+            })
+        });
+        leaving.await.unwrap_or_else(|error| Err(NodeError::Unavailable { reason: error.to_string() }))
     }
+
+    /// Stops without leaving: the ring sees a crash, and a data directory keeps everything. Returns when the server has
+    /// ended and all that was acknowledged is on disk.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.stopped().await;
+    }
+
+    /// Waits until the node has stopped, for whatever reason.
+    pub async fn stopped(&self) {
+        self.inner.served.cancelled().await;
+        let driver = Arc::clone(&self.inner.driver);
+        if let Err(error) = tokio::task::spawn_blocking(move || driver.close()).await {
+            tracing::error!(%error, "the store was not closed in order");
+        }
+    }
+
     /// POST /peer: what another node asks. Both sides are encoded.
-    pub async fn answer(&self, _envelope: Bytes) -> Result<Vec<u8>, NodeError> {
-        unimplemented!()
+    pub async fn answer(&self, envelope: Bytes) -> Result<Vec<u8>, NodeError> {
+        let envelope = wire::decode_envelope(&envelope)
+            .map_err(|error| NodeError::Invalid { reason: format!("this is no message of a node: {error}") })?;
+        Ok(wire::encode_reply(&self.inner.driver.answer(envelope).await))
     }
+
     /// Is cancelled when the node stops: streams and connections end on it.
-    pub fn shutdown_token(&self) -> tokio_util::sync::CancellationToken {
-        unimplemented!()
+    pub fn shutdown_token(&self) -> CancellationToken {
+        self.inner.stop.clone()
     }
+}
+
+/// Why the owner's part of a request was not done here.
+fn refused_here(refusal: Refusal) -> NodeError {
+    match refusal {
+        Refusal::NotMine(hint) => NodeError::NotMine { hint },
+        other => NodeError::Unavailable { reason: format!("this node cannot serve that id now: {other}") },
+    }
+}
+
+fn refused_by(node: &Contact, refusal: Refusal) -> NodeError {
+    match refusal {
+        Refusal::Settled(reason) => NodeError::Conflict { reason: format!("{node} does not join: {reason}") },
+        Refusal::OtherRing(_) => NodeError::Conflict { reason: format!("{node}: {refusal}") },
+        other => NodeError::Peer { addr: node.addr.clone(), reason: other.to_string() },
+    }
+}
+
+fn unexpected(node: &Contact) -> NodeError {
+    NodeError::Peer { addr: node.addr.clone(), reason: "it answered another question".to_owned() }
 }

@@ -1,0 +1,238 @@
+//! The command line of the daemon: `chordal start`, which `tasks` runs too.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chordal_protocol::{Id, Mode};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::node::{Config, Node};
+
+/// A node of a Chord ring over HTTP.
+#[derive(Debug, Parser)]
+#[command(name = "chordal", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `chordal` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a node, alone or on the ring of --bootstrap, and run it until it is told to stop
+    Start(Box<StartArgs>),
+}
+
+/// What `chordal start` takes.
+#[derive(Debug, Clone, Args)]
+pub struct StartArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", env = "CHORDAL_HOST")]
+    pub host: String,
+    /// Port to listen on; 0 takes any free one, or the one that the data directory remembers
+    #[arg(long, default_value_t = 0, env = "CHORDAL_PORT")]
+    pub port: u16,
+    /// What people call the node [default: node-PORT]
+    #[arg(long, env = "CHORDAL_NAME")]
+    pub name: Option<String>,
+    /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Members of the ring to join; without any, the node begins a ring of its own
+    #[arg(long, visible_alias = "join", value_name = "HOST:PORT,…", value_delimiter = ',', env = "CHORDAL_BOOTSTRAP")]
+    pub bootstrap: Vec<String>,
+    /// Directory for what the node must not forget [default: data/ADDRESS in the current directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep everything in memory: it is gone when the node stops
+    #[arg(long, env = "CHORDAL_MEMORY")]
+    pub memory: bool,
+    /// How lookups travel: linear, fingers or cached
+    #[arg(long, default_value_t = Mode::default(), value_name = "MODE", env = "CHORDAL_ROUTING")]
+    pub routing: Mode,
+    /// Place the node at this id, for a lesson (the first hex digits are enough; needs a --lab ring)
+    #[arg(long, value_name = "HEX", value_parser = hex_prefix, env = "CHORDAL_ID")]
+    pub id: Option<Id>,
+    /// Begin a ring for lessons: nodes may be placed, and GET may change state
+    #[arg(long, env = "CHORDAL_LAB")]
+    pub lab: bool,
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CHORDAL_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    /// Wire the predecessor by hand, as in the first lab (needs --lab)
+    #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_PRED")]
+    pub pred: Option<String>,
+    /// Wire the successor by hand, as in the first lab (needs --lab)
+    #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_SUCC")]
+    pub succ: Option<String>,
+    /// Largest value in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, env = "CHORDAL_VALUE_LIMIT")]
+    pub value_limit: usize,
+    /// Milliseconds between two rounds of stabilizing
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
+          env = "CHORDAL_STABILIZE_INTERVAL")]
+    pub stabilize_interval: u64,
+    /// Write this file, atomically, when the node is ready
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+fn hex_prefix(text: &str) -> Result<Id, String> {
+    Id::from_hex_prefix(text).map_err(|error| format!("{error}; its first digits are enough, as in 8000"))
+}
+
+/// Runs `chordal`.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Start(args) => start(*args),
+    }
+}
+
+/// Runs a node until it is told to stop (SIGTERM, SIGINT, or a request to leave), in a runtime of its own. Says in one line
+/// on standard output when it is ready, and in one line on standard error why it did not start.
+pub fn start(args: StartArgs) -> ExitCode {
+    log_to_stderr(args.log_format);
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_name("chordal")
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(args));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            outcome
+        }
+        Err(error) => Err(format!("there is no runtime: {error}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("chordal: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: StartArgs) -> Result<(), String> {
+    // Before anything else, so that a signal during the start is not lost.
+    let listen_for = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    let ready_file = args.ready_file.clone();
+    let told_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    tokio::pin!(told_to_stop);
+    let node = tokio::select! {
+        node = Node::start(config(args)) => node.map_err(|error| error.to_string())?,
+        _ = &mut told_to_stop => return Ok(()),
+    };
+    let running = async {
+        match node.ready().await {
+            Ok(()) => announce(&node, ready_file.as_deref())?,
+            Err(reason) => tracing::warn!(%reason, "not ready yet"),
+        }
+        if node.not_ready().is_some() {
+            while node.ready().await.is_err() {}
+            announce(&node, ready_file.as_deref())?;
+        }
+        node.stopped().await;
+        Ok::<(), String>(())
+    };
+    let signal = tokio::select! {
+        ended = running => return ended,
+        () = node.stopped() => return Ok(()),
+        signal = &mut told_to_stop => signal,
+    };
+    tracing::info!(signal, "told to stop: leaving the ring");
+    if let Err(error) = node.leave().await {
+        tracing::warn!(%error, "stopping without having left; the data directory keeps what this node holds");
+    }
+    node.stop().await;
+    Ok(())
+}
+
+fn config(args: StartArgs) -> Config {
+    let data_dir = (!args.memory).then(|| {
+        let fixed = args.advertise.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
+        args.data_dir.unwrap_or_else(|| Path::new("data").join(fixed.replace([':', '/', '[', ']'], "_")))
+    });
+    Config {
+        host: args.host,
+        port: args.port,
+        advertise: args.advertise,
+        name: args.name,
+        bootstrap: args.bootstrap,
+        data_dir,
+        routing: args.routing,
+        id: args.id,
+        lab: args.lab,
+        pred: args.pred,
+        succ: args.succ,
+        value_limit: args.value_limit,
+        stabilize_interval: Duration::from_millis(args.stabilize_interval),
+        ..Config::default()
+    }
+}
+
+/// One line for people, and one file for the program that started the node.
+fn announce(node: &Node, ready_file: Option<&Path>) -> Result<(), String> {
+    let contact = node.contact();
+    println!("chordal: {contact} is ready, id {}", contact.id);
+    let Some(path) = ready_file else { return Ok(()) };
+    let ready = serde_json::json!({
+        "name": contact.name,
+        "host": contact.host(),
+        "port": contact.port(),
+        "id": contact.id,
+        "pid": std::process::id(),
+    });
+    let written = (|| {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        std::io::Write::write_all(&mut file, ready.to_string().as_bytes())?;
+        file.persist(path)?;
+        Ok::<(), std::io::Error>(())
+    })();
+    written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,tokio_cron_scheduler=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("chordal: there will be no log: {error}");
+    }
+}
+
+/// A node has a socket for each peer and each client: take what the system allows.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

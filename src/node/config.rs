@@ -1,0 +1,79 @@
+//! What a node is told when it starts, with every default in one place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chordal_protocol::{Id, Mode, Settings};
+
+/// What a node is told when it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address to listen on.
+    pub host: String,
+    /// The port to listen on; 0 takes any that is free, or the one that the data directory remembers.
+    pub port: u16,
+    /// The `host:port` that others are told, and whose SHA-256 is the node's id; without it the address that is listened on.
+    pub advertise: Option<String>,
+    /// What people call the node; without it `node-<port>`.
+    pub name: Option<String>,
+    /// Members of the ring to join, `host:port`. Without any the node begins a ring of its own, or goes on with the one that
+    /// its data directory remembers.
+    pub bootstrap: Vec<String>,
+    /// Where it keeps what it must not forget; without it everything is in memory, and gone when it stops.
+    pub data_dir: Option<PathBuf>,
+    /// How it routes when a client does not say.
+    pub routing: Mode,
+    /// Where a lesson places it; only on a ring that was created with `lab`.
+    pub id: Option<Id>,
+    /// Whether a ring that it begins is one for lessons.
+    pub lab: bool,
+    /// Wire the predecessor by hand to this address; only with `lab`.
+    pub pred: Option<String>,
+    /// Wire the successor by hand to this address; only with `lab`.
+    pub succ: Option<String>,
+    /// The largest value it takes, in bytes.
+    pub value_limit: usize,
+    /// How often it stabilizes.
+    pub stabilize_interval: Duration,
+    /// How long another node may take to answer.
+    pub call_timeout: Duration,
+    /// For how long a node that gave no answer is passed over by lookups.
+    pub suspect_time: Duration,
+    /// For how long a client's request is tried.
+    pub operation_deadline: Duration,
+    /// For how long a leave may go on before it is given up, or, when the process is told to stop, cut short.
+    pub leave_deadline: Duration,
+    /// How often it tries to join before it gives up.
+    pub join_attempts: u32,
+    /// How long a restarted node, or one that has joined, may take to be ready before it says so in its log.
+    pub ready_deadline: Duration,
+    /// The bounds of the protocol: list length, hop budget, caches.
+    pub protocol: Settings,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+            advertise: None,
+            name: None,
+            bootstrap: Vec::new(),
+            data_dir: None,
+            routing: Mode::default(),
+            id: None,
+            lab: false,
+            pred: None,
+            succ: None,
+            value_limit: 1 << 20,
+            stabilize_interval: Duration::from_millis(500),
+            call_timeout: Duration::from_secs(2),
+            suspect_time: Duration::from_secs(1),
+            operation_deadline: Duration::from_secs(10),
+            leave_deadline: Duration::from_secs(10),
+            join_attempts: 8,
+            ready_deadline: Duration::from_secs(20),
+            protocol: Settings::default(),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What happened to a node: for its log, for those who wait for it, and for those who watch it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use chordal_protocol::{Contact, Event, Interval};
+use tokio::sync::watch;
+
+/// How many hand-overs are remembered.
+const HANDOVERS: usize = 16;
+
+/// A range that came or went.
+#[derive(Debug, Clone)]
+pub(crate) struct Handover {
+    pub(crate) kind: &'static str,
+    pub(crate) range: Interval,
+    pub(crate) peer: Contact,
+    pub(crate) records: u64,
+    pub(crate) at: Instant,
+}
+
+/// Why the last attempt to join failed.
+#[derive(Debug, Clone)]
+pub(crate) struct JoinFailure {
+    pub(crate) reason: String,
+    pub(crate) may_pass: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Happenings {
+    handovers: Mutex<VecDeque<Handover>>,
+    join_failure: Mutex<Option<JoinFailure>>,
+    /// Counts what happened, so that it can be waited for.
+    count: watch::Sender<u64>,
+}
+
+impl Default for Happenings {
+    fn default() -> Happenings {
+        Happenings { handovers: Mutex::default(), join_failure: Mutex::default(), count: watch::Sender::new(0) }
+    }
+}
+
+impl Happenings {
+    /// The ranges that came or went last, oldest first.
+    pub(crate) fn handovers(&self) -> Vec<Handover> {
+        self.handovers.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Takes the reason why joining failed, if it has.
+    pub(crate) fn take_join_failure(&self) -> Option<JoinFailure> {
+        self.join_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Changes whenever something happens.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
+    }
+
+    pub(crate) fn note(&self, event: Event) {
+        self.log(&event);
+        match event {
+            Event::JoinFailed { reason, may_pass } => {
+                let failure = JoinFailure { reason, may_pass };
+                *self.join_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            }
+            Event::Received { range, from, records } => self.moved("received", range, Some(from), records),
+            Event::Given { range, to } => self.moved("given", range, Some(to), 0),
+            Event::Taken { range, from } => self.moved("taken", range, from, 0),
+            Event::Yielded { range, to } => self.moved("yielded", range, Some(to), 0),
+            _ => {}
+        }
+        self.count.send_modify(|count| *count += 1);
+    }
+
+    fn moved(&self, kind: &'static str, range: Interval, peer: Option<Contact>, records: u64) {
+        let peer = peer.unwrap_or_else(|| Contact { id: range.lo, addr: String::new(), name: "unknown".to_owned() });
+        let mut handovers = self.handovers.lock().unwrap_or_else(PoisonError::into_inner);
+        handovers.push_back(Handover { kind, range, peer, records, at: Instant::now() });
+        while handovers.len() > HANDOVERS {
+            handovers.pop_front();
+        }
+    }
+
+    fn log(&self, event: &Event) {
+        let whom = |contact: &Option<Contact>| contact.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+        match event {
+            Event::Joined => tracing::info!("joined"),
+            Event::JoinFailed { reason, .. } => tracing::warn!(%reason, "could not join"),
+            Event::Isolated => tracing::warn!("isolated: all successors are gone; looking for the ring"),
+            Event::Left => tracing::info!("left"),
+            Event::Successor(contact) => tracing::info!(successor = whom(contact), "new successor"),
+            Event::Predecessor(contact) => tracing::info!(predecessor = whom(contact), "new predecessor"),
+            Event::Received { range, from, records } => {
+                tracing::info!(?range, %from, records, "received a range");
+            }
+            Event::Given { range, to } => tracing::info!(?range, %to, "gave a range"),
+            Event::Taken { range, from } => tracing::warn!(?range, from = whom(from), "took the range of a dead node"),
+            Event::Yielded { range, to } => tracing::warn!(?range, %to, "yielded a range to its newer holder"),
+            Event::Confirmed => tracing::info!("serving what was held before the restart"),
+            Event::Begin(_) => {}
+        }
+    }
+}

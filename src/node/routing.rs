@@ -1,0 +1,269 @@
+//! Finding owners, and having them do things: iterative lookups over the transport, and what clients want done, tried until
+//! it is done or the deadline has passed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chordal_protocol::{
+    Contact, Hop, Id, Interval, LookupError, Mode, NextHop, Record, Refusal, Reply, Request, Why, Write, Written,
+};
+use rand::RngExt;
+
+use super::driver::Driver;
+use super::{NodeError, Served};
+
+/// The first and the longest pause between two tries of the same request.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// How many hints in a row are followed before the owner is looked up anew.
+const HINTS: u32 = 8;
+
+/// Asks others on behalf of clients.
+#[derive(Clone)]
+pub(crate) struct Router {
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) mode: Mode,
+    pub(crate) deadline: Duration,
+}
+
+/// The owner of an id, and the way to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    pub(crate) owner: Contact,
+    pub(crate) trace: Vec<Asked>,
+}
+
+/// A node that was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) contact: Contact,
+    pub(crate) why: Why,
+    pub(crate) took: Duration,
+    pub(crate) answered: bool,
+}
+
+/// The end of a request that was tried until its deadline.
+struct Tries {
+    began: Instant,
+    deadline: Duration,
+    pause: Duration,
+    last: String,
+    /// Whether a write was sent to a node that gave no answer: it may have happened.
+    unknown: bool,
+}
+
+impl Router {
+    /// The owner of an id. Looks again, while the ring heals, until the deadline.
+    pub(crate) async fn find(&self, id: Id, mode: Mode) -> Result<Way, NodeError> {
+        let mut tries = Tries::new(self.deadline);
+        loop {
+            match self.find_once(id, mode, &tries).await {
+                Ok(way) => return Ok(way),
+                Err(error) => tries.again(error.to_string()).await?,
+            }
+        }
+    }
+
+    async fn find_once(&self, id: Id, mode: Mode, tries: &Tries) -> Result<Way, LookupError> {
+        let driver = &self.driver;
+        let (me, lookup) = {
+            let core = driver.lock();
+            (core.chord.me().clone(), core.chord.lookup(id, mode))
+        };
+        let mut trace: Vec<Asked> = Vec::new();
+        let Some(mut lookup) = lookup else {
+            return Ok(Way { owner: me, trace });
+        };
+        loop {
+            let Hop { contact, why } = lookup.next_hop()?;
+            // A node that gave no answer a moment ago is passed over, and so is this one, which knows no better.
+            if contact.id == me.id || driver.suspects.includes(&contact.addr) {
+                continue;
+            }
+            if tries.began.elapsed() > tries.deadline {
+                return Err(LookupError::NoRoute);
+            }
+            let request = Request::Route { key: id, mode, excluding: None };
+            let asked = Instant::now();
+            let answer = driver.ask(&contact, &request).await;
+            trace.push(Asked { contact: contact.clone(), why, took: asked.elapsed(), answered: answer.is_ok() });
+            match answer {
+                Ok(Reply::Route(NextHop::Owner { range, .. })) if range.contains(&id) => {
+                    driver.lock().chord.learn_owner(range, &contact);
+                    return Ok(Way { owner: contact, trace });
+                }
+                Ok(Reply::Route(NextHop::Via(hops))) => {
+                    if why == Why::Cached {
+                        driver.lock().chord.forget_owner(&id);
+                    }
+                    lookup.led_on(&contact, hops);
+                }
+                Ok(_) => driver.lock().chord.forget_owner(&id),
+                Err(_) => driver.lock().chord.forget_node(&contact),
+            }
+        }
+    }
+
+    /// Writes at the owner.
+    pub(crate) async fn write(&self, write: Write) -> Result<(Written, Served), NodeError> {
+        match self.at_owner(write.id, Request::Write(write)).await? {
+            (Reply::Written(written), served) => Ok((written, served)),
+            (_, served) => Err(strange(&served)),
+        }
+    }
+
+    /// Reads at the owner. Tombstones are told.
+    pub(crate) async fn read(&self, id: Id) -> Result<(Option<Record>, Served), NodeError> {
+        match self.at_owner(id, Request::Read(id)).await? {
+            (Reply::Read(record), served) => Ok((record, served)),
+            (_, served) => Err(strange(&served)),
+        }
+    }
+
+    /// Has the owner do something. A hand-over or a hole in the ring is waited out until the deadline.
+    async fn at_owner(&self, id: Id, request: Request) -> Result<(Reply, Served), NodeError> {
+        let driver = &self.driver;
+        let mut tries = Tries::new(self.deadline);
+        let mut hops = 0;
+        let mut hint: Option<Contact> = None;
+        let mut hints = 0;
+        loop {
+            let target = match hint.take() {
+                Some(contact) => contact,
+                None => match self.likely_owner(id) {
+                    Some(contact) => contact,
+                    None => match self.find_once(id, self.mode, &tries).await {
+                        Ok(way) => {
+                            // The owner is asked again, now for what it shall do: the same hop.
+                            hops += way.trace.len().saturating_sub(1) as u32;
+                            way.owner
+                        }
+                        Err(error) => {
+                            self.give_up_if_cut_off()?;
+                            tries.again(error.to_string()).await?;
+                            continue;
+                        }
+                    },
+                },
+            };
+            if target != *driver.lock().chord.me() {
+                hops += 1;
+            }
+            match driver.ask(&target, &request).await {
+                Ok(Reply::Refused(Refusal::NotMine(next))) => {
+                    driver.lock().chord.forget_owner(&id);
+                    hint = next.filter(|next| *next != target && hints < HINTS);
+                    hints += 1;
+                    if hint.is_none() {
+                        hints = 0;
+                        tries.again(format!("{target} does not serve that id, and knows nobody who does")).await?;
+                    }
+                }
+                Ok(Reply::Refused(Refusal::Store(reason))) => {
+                    return Err(NodeError::Peer { addr: target.addr, reason });
+                }
+                Ok(Reply::Refused(refusal)) => {
+                    driver.lock().chord.forget_owner(&id);
+                    tries.again(format!("{target}: {refusal}")).await?;
+                }
+                Ok(reply) => return Ok((reply, Served { owner: target, hops })),
+                Err(no_answer) => {
+                    tries.unknown = matches!(request, Request::Write(_));
+                    driver.lock().chord.forget_node(&target);
+                    tries.again(format!("{target} does not answer: {no_answer}")).await?;
+                }
+            }
+        }
+    }
+
+    /// Who serves the id as far as is known here: this node, or, where it routes by what it has seen, the owner seen last.
+    fn likely_owner(&self, id: Id) -> Option<Contact> {
+        let core = self.driver.lock();
+        if core.chord.admit_read(&id).is_ok() {
+            return Some(core.chord.me().clone());
+        }
+        let seen = core.chord.likely_owner(&id).filter(|_| self.mode == Mode::Cached)?;
+        (!self.driver.suspects.includes(&seen.addr)).then_some(seen)
+    }
+
+    /// A node without a ring need not be waited for.
+    fn give_up_if_cut_off(&self) -> Result<(), NodeError> {
+        let core = self.driver.lock();
+        match core.chord.membership() {
+            chordal_protocol::Membership::Isolated => Err(NodeError::Unavailable {
+                reason: "this node has lost all its successors and cannot tell whether they died or it was cut off. It \
+                         looks for them; start them again (tasks start --all). If they are gone for good, PUT this node's \
+                         own address to its /succ to make it a ring of one"
+                    .to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tries {
+    fn new(deadline: Duration) -> Tries {
+        Tries { began: Instant::now(), deadline, pause: PAUSES.0, last: String::new(), unknown: false }
+    }
+
+    /// Pauses before the next try, or says that there is no time for one.
+    async fn again(&mut self, reason: String) -> Result<(), NodeError> {
+        self.last = reason;
+        let waited = self.began.elapsed();
+        if waited + self.pause > self.deadline {
+            let reason = std::mem::take(&mut self.last);
+            return Err(if self.unknown {
+                NodeError::Deadline { waited, reason: format!("{reason}. The write may or may not have happened") }
+            } else {
+                NodeError::Unavailable {
+                    reason: format!("not available within {:.1} s: {reason}", waited.as_secs_f32()),
+                }
+            });
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(self.pause.mul_f64(jitter)).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        Ok(())
+    }
+}
+
+fn strange(served: &Served) -> NodeError {
+    NodeError::Peer { addr: served.owner.addr.clone(), reason: "it answered another question".to_owned() }
+}
+
+/// The parts of a range as stretches that do not pass zero, in id order.
+pub(crate) fn in_id_order(ranges: impl IntoIterator<Item = Interval>) -> Vec<Interval> {
+    let mut parts: Vec<Interval> = Vec::new();
+    for range in ranges {
+        if range.lo < range.hi || range.hi == Id::ZERO {
+            parts.push(range);
+        } else {
+            parts.push(Interval::half_open(range.lo, Id::ZERO));
+            parts.push(Interval::half_open(Id::ZERO, range.hi));
+        }
+    }
+    parts.retain(|part| part.lo != part.hi || part.lo == Id::ZERO);
+    parts.sort();
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(lo: &str, hi: &str) -> Interval {
+        Interval::half_open(Id::from_hex_prefix(lo).unwrap(), Id::from_hex_prefix(hi).unwrap())
+    }
+
+    #[test]
+    fn ranges_are_cut_at_zero() {
+        assert_eq!(
+            in_id_order([range("e", "2"), range("4", "6")]),
+            [range("0", "2"), range("4", "6"), range("e", "0")]
+        );
+        assert_eq!(in_id_order([range("4", "0")]), [range("4", "0")]);
+        assert_eq!(in_id_order([range("0", "4")]), [range("0", "4")]);
+        assert_eq!(in_id_order([range("5", "5")]), [range("0", "5"), range("5", "0")], "the whole circle");
+        assert_eq!(in_id_order([range("0", "0")]), [range("0", "0")]);
+    }
+}

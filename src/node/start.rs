@@ -1,0 +1,277 @@
+//! How a node begins: its store, its address, its place on a ring, and its server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Ring, RingId, Side};
+use rand::RngExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::driver::Driver;
+use super::routing::Router;
+use super::transport::HttpTransport;
+use super::{Config, Inner, Node, maintenance};
+use crate::api::join_host_port;
+use crate::http;
+use crate::store::{DiskStore, MemoryStore, Store, StoreError, Writer};
+
+/// The first and the longest pause between two attempts to join.
+const JOIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Why a node did not start. Nothing runs then, and nothing on disk has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict each other or the data directory.
+    #[error("{0}")]
+    Config(String),
+    /// The address can't be listened on.
+    #[error("cannot listen on {addr}: {source}{}", advice(.source))]
+    Listen {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node was told to join, and could not.
+    #[error("could not join the ring: {0}")]
+    Join(String),
+    /// Something that should always work did not.
+    #[error("{0}")]
+    System(String),
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            ". Another program has that port: choose another one with --port, or 0 for any"
+        }
+        std::io::ErrorKind::AddrNotAvailable => ". This machine does not have that address: choose another --host",
+        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher one",
+        _ => "",
+    }
+}
+
+impl Node {
+    /// Starts a node: it listens, and has joined or begun a ring when this returns. Whether it is ready is another matter
+    /// ([`Node::ready`]).
+    pub async fn start(mut config: Config) -> Result<Node, StartError> {
+        check(&config)?;
+        let (store, remembered) = open_store(config.data_dir.as_deref()).await?;
+        let resumes = remembered.as_ref().is_some_and(|it| it.membership != Membership::Left);
+        let listener = listen(&mut config, remembered.as_ref()).await?;
+        let me = identity(&config, &listener, remembered.as_ref())?;
+        let chord = match remembered {
+            Some(mut durable) if resumes => {
+                durable.me.name = me.name;
+                Chord::restore(durable, config.protocol.clone())
+            }
+            _ => Chord::new(me, config.protocol.clone()),
+        };
+        let fresh = chord.ring().is_none();
+        let transport = HttpTransport::new(config.call_timeout)
+            .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
+        let writer = Writer::start(Arc::clone(&store))?;
+        let (driver, lanes) = Driver::new(chord, store, writer, Arc::new(transport), config.suspect_time);
+        let stop = CancellationToken::new();
+        let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
+        let node = Node { inner: Arc::new(Inner::new(driver, router, config, stop.clone())) };
+        maintenance::start(Arc::clone(&node.inner.driver), lanes, node.inner.config.stabilize_interval, stop)
+            .await
+            .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
+        node.serve(listener);
+        if let Err(error) = node.find_place(fresh).await {
+            node.stop().await;
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let node = self.clone();
+        let stop = self.shutdown_token();
+        let limits = http::Limits::default();
+        tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, http::router(node.clone()), limits, stop).await {
+                tracing::error!(%error, "the server has ended");
+            }
+            node.inner.served.cancel();
+        });
+    }
+
+    /// Joins, begins a ring, or goes on in the one that is remembered.
+    async fn find_place(&self, fresh: bool) -> Result<(), StartError> {
+        let config = &self.inner.config;
+        let driver = &self.inner.driver;
+        if !fresh {
+            // What it remembers of the ring may be old: whoever was named is asked first.
+            for addr in &config.bootstrap {
+                driver.lock().chord.remember(&Contact::at(addr.as_str(), ""));
+            }
+            driver.begin_soon(Procedure::Stabilize);
+            driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
+            return Ok(());
+        }
+        if !config.bootstrap.is_empty() {
+            return self.join().await;
+        }
+        let wired = config.pred.is_some() || config.succ.is_some();
+        let id = if wired { RingId::WIRED_BY_HAND } else { RingId(rand::rng().random()) };
+        driver.run(Procedure::Create { ring: Ring { id, lab: config.lab } }).await;
+        if driver.lock().chord.membership() != Membership::Joined {
+            return Err(StartError::System("the new ring could not be written down".to_owned()));
+        }
+        for (side, addr) in [(Side::Predecessor, &config.pred), (Side::Successor, &config.succ)] {
+            if let Some(addr) = addr {
+                self.wire_when_it_answers(side, addr.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries to join through each contact in turn, until it has worked or makes no sense any more.
+    async fn join(&self) -> Result<(), StartError> {
+        let config = &self.inner.config;
+        let driver = &self.inner.driver;
+        let contacts: Vec<Contact> = config.bootstrap.iter().map(|addr| Contact::at(addr.as_str(), "")).collect();
+        let mut pause = JOIN_PAUSES.0;
+        let mut reason = String::new();
+        for attempt in 1..=config.join_attempts {
+            driver.run(Procedure::Join { contacts: contacts.clone() }).await;
+            if driver.lock().chord.membership() == Membership::Joined {
+                return Ok(());
+            }
+            if let Some(failure) = driver.happenings.take_join_failure() {
+                if !failure.may_pass {
+                    return Err(StartError::Join(failure.reason));
+                }
+                reason = failure.reason;
+            }
+            if attempt < config.join_attempts {
+                tracing::warn!(attempt, of = config.join_attempts, %reason, "could not join; trying again");
+                tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+                pause = (pause * 2).min(JOIN_PAUSES.1);
+            }
+        }
+        let through = config.bootstrap.join(", ");
+        let attempts = config.join_attempts;
+        Err(StartError::Join(format!(
+            "{attempts} attempts through {through} failed, the last because {reason}. Is a node of that ring running there?"
+        )))
+    }
+
+    /// A node that is wired by hand may be started before the one that it is wired to.
+    fn wire_when_it_answers(&self, side: Side, addr: String) {
+        let node = self.clone();
+        tokio::spawn(async move {
+            let deadline = tokio::time::Instant::now() + node.inner.config.ready_deadline;
+            let wired = async {
+                let mut pause = JOIN_PAUSES.0;
+                while let Err(error) = node.rewire(side, &addr).await {
+                    tracing::info!(%error, ?side, "not wired yet; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            };
+            if tokio::time::timeout_at(deadline, wired).await.is_err() {
+                tracing::error!(%addr, ?side, "was not wired: nobody answers there");
+            }
+        });
+    }
+}
+
+/// Settings that make no sense together.
+fn check(config: &Config) -> Result<(), StartError> {
+    let wrong = |text: &str| Err(StartError::Config(text.to_owned()));
+    if (config.pred.is_some() || config.succ.is_some()) && !config.lab {
+        return wrong("--pred and --succ wire a ring by hand: that is for lessons, and needs --lab");
+    }
+    if (config.pred.is_some() || config.succ.is_some()) && !config.bootstrap.is_empty() {
+        return wrong("a node is either wired by hand (--pred, --succ) or joins (--bootstrap), not both");
+    }
+    if config.id.is_some() && !config.lab && config.bootstrap.is_empty() {
+        return wrong("--id places a node for a lesson: that needs a ring that was created with --lab");
+    }
+    for addr in config.bootstrap.iter().chain(&config.advertise).chain(&config.pred).chain(&config.succ) {
+        check_host_port(addr)?;
+    }
+    Ok(())
+}
+
+fn check_host_port(addr: &str) -> Result<(), StartError> {
+    let parsed = addr.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match parsed {
+        Some((host, port)) if !host.is_empty() && port != 0 && !host.contains(['/', ' ']) => Ok(()),
+        _ => Err(StartError::Config(format!("`{addr}` is no address of a node; one looks like 127.0.0.1:9000"))),
+    }
+}
+
+async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<Durable>), StartError> {
+    let Some(dir) = dir.map(Path::to_owned) else {
+        return Ok((Arc::new(MemoryStore::new()), None));
+    };
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = DiskStore::open(dir)?;
+        let remembered = Driver::remembered(&store)?;
+        Ok::<_, StoreError>((store, remembered))
+    });
+    let (store, remembered) = opened.await.map_err(|error| StartError::System(error.to_string()))??;
+    Ok((Arc::new(store), remembered))
+}
+
+/// Listens where it was told to, or, with port 0, where the data directory remembers.
+async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<TcpListener, StartError> {
+    if config.port == 0
+        && config.advertise.is_none()
+        && let Some(durable) = remembered
+    {
+        config.port = durable.me.port();
+    }
+    let addr = join_host_port(&config.host, config.port);
+    let failed = |source| StartError::Listen { addr: addr.clone(), source };
+    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
+    if let Some(open) = resolved.iter().find(|addr| !is_loopback(addr.ip())) {
+        return Err(StartError::Config(format!(
+            "{open} can be reached from other machines, and this version has no ring secret yet that would keep strangers \
+             out: listen on a loopback address such as 127.0.0.1"
+        )));
+    }
+    TcpListener::bind(&resolved[..]).await.map_err(failed)
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+    }
+}
+
+/// Who the node is. A data directory fixes its id and address.
+fn identity(config: &Config, listener: &TcpListener, remembered: Option<&Durable>) -> Result<Contact, StartError> {
+    let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
+    let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
+    let name = config.name.clone().unwrap_or_else(|| {
+        remembered.map_or_else(|| format!("node-{}", local.port()), |durable| durable.me.name.clone())
+    });
+    let id = config.id.unwrap_or_else(|| match remembered {
+        Some(durable) if durable.me.addr == addr => durable.me.id,
+        _ => Id::of(&addr),
+    });
+    let me = Contact { id, addr, name };
+    match remembered {
+        Some(durable) if durable.me != me => Err(StartError::Config(format!(
+            "the data directory belongs to {} with id {}, and this node would be {} with id {}: start it there, or give it \
+             a data directory of its own",
+            durable.me.addr,
+            durable.me.id.short(),
+            me.addr,
+            me.id.short()
+        ))),
+        _ => Ok(me),
+    }
+}
