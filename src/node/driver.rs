@@ -233,7 +233,7 @@ impl Driver {
         if let Err(refusal) = self.lock().chord.admit_read(&id) {
             return Ok(Err(refusal));
         }
-        let record = self.from_store(move |store| store.get(&id)).await?;
+        let record = self.ask_store(move |store| store.get(&id)).await?;
         // The range may have gone while the store was asked, and its content with it.
         Ok(self.lock().chord.admit_read(&id).map(|()| record))
     }
@@ -251,7 +251,7 @@ impl Driver {
             let core = self.lock();
             (core.chord.settings().page_records, core.chord.settings().page_bytes)
         };
-        let page = self.from_store(move |store| {
+        let page = self.ask_store(move |store| {
             let records = store.scan(range, after, limit, bytes)?;
             let last = match records.last() {
                 Some(record) => store.scan(range, Some(record.id), 1, 0)?.is_empty(),
@@ -266,7 +266,7 @@ impl Driver {
     }
 
     /// Asks the store something that may block.
-    pub(crate) async fn from_store<T: Send + 'static>(
+    pub(crate) async fn ask_store<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -283,7 +283,7 @@ impl Driver {
         if mine.is_none_or(|mine| mine.id == ring.id) {
             return None;
         }
-        match self.from_store(|store| store.count(Interval::whole(chordal_protocol::Id::ZERO))).await {
+        match self.ask_store(|store| store.count(Interval::whole(chordal_protocol::Id::ZERO))).await {
             Ok(0) => None,
             Ok(count) => Some(Refusal::Settled(format!(
                 "it holds {count} values; start it with --bootstrap and a new data directory instead"

@@ -90,7 +90,7 @@ impl Node {
     pub async fn page(&self, after: Option<Id>, limit: usize) -> Result<Vec<Record>, NodeError> {
         let driver = &self.inner.driver;
         let ranges: Vec<Interval> = driver.lock().chord.views().held().iter().map(|held| held.view.range).collect();
-        let page = driver.from_store(move |store| {
+        let page = driver.ask_store(move |store| {
             let mut page: Vec<Record> = Vec::new();
             for part in in_id_order(ranges) {
                 let mut from = after.filter(|after| part.contains(after));
@@ -123,7 +123,7 @@ impl Node {
             }
         }
         let counts = driver
-            .from_store(move |store| {
+            .ask_store(move |store| {
                 ranges.into_iter().map(|range| Ok((range, store.count(range)?))).collect::<Result<Vec<_>, StoreError>>()
             })
             .await?;

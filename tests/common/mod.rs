@@ -16,10 +16,10 @@ const AT_ONCE: usize = 2;
 static PLACES: (Mutex<usize>, Condvar) = (Mutex::new(AT_ONCE), Condvar::new());
 
 /// Permission to run processes; others wait until it is dropped.
-pub struct Place(());
+pub(crate) struct Place(());
 
 impl Place {
-    pub fn take() -> Place {
+    pub(crate) fn take() -> Place {
         let mut free = lock(&PLACES.0);
         while *free == 0 {
             free = PLACES.1.wait(free).unwrap_or_else(PoisonError::into_inner);
@@ -41,29 +41,29 @@ fn lock(mutex: &Mutex<usize>) -> MutexGuard<'_, usize> {
 }
 
 /// An empty directory in which `tasks` is run. Its ring ends when this is dropped.
-pub struct Lab {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Lab {
+    pub(crate) dir: tempfile::TempDir,
     _place: Place,
 }
 
 /// How a run of a program ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub ok: bool,
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) ok: bool,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Lab {
     /// An empty directory.
-    pub fn empty() -> Lab {
+    pub(crate) fn empty() -> Lab {
         let place = Place::take();
         Lab { dir: tempfile::tempdir().expect("a temporary directory"), _place: place }
     }
 
     /// A ring of this many nodes (two or more), ideal and ready.
-    pub fn with_nodes(nodes: usize) -> Lab {
+    pub(crate) fn with_nodes(nodes: usize) -> Lab {
         let lab = Lab::empty();
         lab.ok(&["boot"]);
         if nodes > 2 {
@@ -73,12 +73,12 @@ impl Lab {
         lab
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// The command `tasks` with these arguments, in this directory.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasks"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHORDAL_")) {
@@ -88,26 +88,26 @@ impl Lab {
     }
 
     /// Runs `tasks` to its end.
-    pub fn tasks(&self, args: &[&str]) -> Ran {
+    pub(crate) fn tasks(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().expect("tasks can be run"))
     }
 
     /// Runs `tasks`, which must succeed, and returns its standard output.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let ran = self.tasks(args);
         assert!(ran.ok, "tasks {args:?} failed: {ran:#?}\n{}", self.logs());
         ran.stdout
     }
 
     /// Runs `tasks … --json`, which must succeed with one JSON value on standard output.
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         let stdout = self.ok(&args);
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("tasks {args:?} printed {stdout:?}: {error}"))
     }
 
     /// Runs `tasks`, which must fail with one line on standard error, and returns that line.
-    pub fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         let ran = self.tasks(args);
         assert!(!ran.ok, "tasks {args:?} should have failed: {ran:#?}");
         assert_eq!(ran.stderr.trim_end().lines().count(), 1, "one line, please: {ran:#?}");
@@ -115,33 +115,33 @@ impl Lab {
     }
 
     /// What network_state.json says.
-    pub fn state(&self) -> Value {
+    pub(crate) fn state(&self) -> Value {
         let text = std::fs::read_to_string(self.path().join("network_state.json")).expect("there is a state file");
         serde_json::from_str(&text).expect("the state file is JSON")
     }
 
     /// `host:port` of every node that the state calls running.
-    pub fn addrs(&self) -> Vec<String> {
+    pub(crate) fn addrs(&self) -> Vec<String> {
         let nodes = self.state()["nodes"].as_array().expect("a list of nodes").clone();
         let running = nodes.iter().filter(|node| node["status"] == "running");
-        running.map(|node| format!("{}:{}", node["host"].as_str().unwrap(), node["port"])).collect()
+        running.map(|node| format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])).collect()
     }
 
     /// The node of this name in the state.
-    pub fn node(&self, name: &str) -> Value {
+    pub(crate) fn node(&self, name: &str) -> Value {
         let state = self.state();
         let found = state["nodes"].as_array().expect("a list of nodes").iter().find(|node| node["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} in {state}")).clone()
     }
 
     /// `host:port` of the node of this name.
-    pub fn addr(&self, name: &str) -> String {
+    pub(crate) fn addr(&self, name: &str) -> String {
         let node = self.node(name);
-        format!("{}:{}", node["host"].as_str().unwrap(), node["port"])
+        format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])
     }
 
     /// The ends of all logs, for the message of a test that fails.
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let Ok(entries) = std::fs::read_dir(self.path().join("logs")) else { return String::new() };
         let mut text = String::new();
         for path in
@@ -182,7 +182,7 @@ fn kill_by_data_dir(dir: &Path) {
 }
 
 impl Ran {
-    pub fn of(output: Output) -> Ran {
+    pub(crate) fn of(output: Output) -> Ran {
         Ran {
             ok: output.status.success(),
             code: output.status.code(),
@@ -193,20 +193,20 @@ impl Ran {
 }
 
 /// A daemon that was started by hand, killed when this is dropped.
-pub struct Daemon {
-    pub child: Child,
-    pub addr: String,
-    pub log: PathBuf,
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
+    pub(crate) addr: String,
+    pub(crate) log: PathBuf,
 }
 
 impl Daemon {
     /// `chordal start` with these arguments, once it has said that it is ready.
-    pub fn start(dir: &Path, args: &[&str]) -> Daemon {
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Daemon {
         Daemon::try_start(dir, args).unwrap_or_else(|ran| panic!("chordal start {args:?} failed: {ran:#?}"))
     }
 
     /// The same; if it ends instead, how it did.
-    pub fn try_start(dir: &Path, args: &[&str]) -> Result<Daemon, Ran> {
+    pub(crate) fn try_start(dir: &Path, args: &[&str]) -> Result<Daemon, Ran> {
         let log = dir.join(format!("daemon-{}.log", rand::random::<u32>()));
         let stderr = std::fs::File::create(&log).expect("a log can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordal"));
@@ -235,7 +235,7 @@ impl Drop for Daemon {
 }
 
 /// Looks every few milliseconds until there is something, and fails with what was missing when the deadline has passed.
-pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -247,7 +247,7 @@ pub fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> O
 }
 
 /// A blocking HTTP exchange: status, and body as text.
-pub fn http(method: &str, addr: &str, path: &str, body: Option<(&str, &[u8])>) -> (u16, String) {
+pub(crate) fn http(method: &str, addr: &str, path: &str, body: Option<(&str, &[u8])>) -> (u16, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
@@ -265,14 +265,14 @@ pub fn http(method: &str, addr: &str, path: &str, body: Option<(&str, &[u8])>) -
 }
 
 /// The same, with JSON out; the status must be 200.
-pub fn get_json(addr: &str, path: &str) -> Value {
+pub(crate) fn get_json(addr: &str, path: &str) -> Value {
     let (status, body) = http("GET", addr, path, None);
     assert_eq!(status, 200, "{addr}{path}: {body}");
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{addr}{path}: {body:?}: {error}"))
 }
 
 /// The same, with JSON in and out.
-pub fn post_json(addr: &str, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn post_json(addr: &str, path: &str, body: &Value) -> (u16, Value) {
     let (status, text) = http("POST", addr, path, Some(("application/json", body.to_string().as_bytes())));
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
