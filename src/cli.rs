@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::node::{Config, Node};
+use crate::node::{Config, Data, Node};
 
 /// A node of a Chord ring over HTTP.
 #[derive(Debug, Parser)]
@@ -171,17 +171,18 @@ async fn run(args: StartArgs) -> Result<(), String> {
 }
 
 fn config(args: StartArgs) -> Config {
-    let data_dir = (!args.memory).then(|| {
-        let fixed = args.advertise.clone().unwrap_or_else(|| format!("{}:{}", args.host, args.port));
-        args.data_dir.unwrap_or_else(|| Path::new("data").join(fixed.replace([':', '/', '[', ']'], "_")))
-    });
+    let data = match args.data_dir {
+        _ if args.memory => Data::Memory,
+        Some(dir) => Data::Dir(dir),
+        None => Data::DirWithin("data".into()),
+    };
     Config {
         host: args.host,
         port: args.port,
         advertise: args.advertise,
         name: args.name,
         bootstrap: args.bootstrap,
-        data_dir,
+        data,
         routing: args.routing,
         id: args.id,
         lab: args.lab,

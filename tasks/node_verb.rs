@@ -12,6 +12,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     close_inherited();
     // Fails only for the leader of a process group, which has no terminal to lose that matters here.
     let _ = nix::unistd::setsid();
+    // Run as /proc/self/exe the process would be listed as `exe`.
+    let _ = nix::sys::prctl::set_name(c"chordal");
     start(arguments)
 }
 

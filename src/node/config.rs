@@ -19,8 +19,8 @@ pub struct Config {
     /// Members of the ring to join, `host:port`. Without any the node begins a ring of its own, or goes on with the one that
     /// its data directory remembers.
     pub bootstrap: Vec<String>,
-    /// Where it keeps what it must not forget; without it everything is in memory, and gone when it stops.
-    pub data_dir: Option<PathBuf>,
+    /// Where it keeps what it must not forget.
+    pub data: Data,
     /// How it routes when a client does not say.
     pub routing: Mode,
     /// Where a lesson places it; only on a ring that was created with `lab`.
@@ -51,6 +51,17 @@ pub struct Config {
     pub protocol: Settings,
 }
 
+/// Where a node keeps what it must not forget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// Nowhere: all of it is gone when the node stops.
+    Memory,
+    /// In this directory, which belongs to the node and remembers its address.
+    Dir(PathBuf),
+    /// In a directory within this one that is named for the address that the node listens on.
+    DirWithin(PathBuf),
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -59,7 +70,7 @@ impl Default for Config {
             advertise: None,
             name: None,
             bootstrap: Vec::new(),
-            data_dir: None,
+            data: Data::Memory,
             routing: Mode::default(),
             id: None,
             lab: false,

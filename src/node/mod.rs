@@ -24,7 +24,7 @@ use chordal_protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-pub use config::Config;
+pub use config::{Config, Data};
 use driver::Driver;
 pub use error::NodeError;
 use routing::{Asked, Router};

@@ -1,7 +1,7 @@
 //! How a node begins: its store, its address, its place on a ring, and its server.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::routing::Router;
 use super::transport::HttpTransport;
-use super::{Config, Inner, Node, maintenance};
+use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError, Writer};
@@ -62,9 +62,22 @@ impl Node {
     /// ([`Node::ready`]).
     pub async fn start(mut config: Config) -> Result<Node, StartError> {
         check(&config)?;
-        let (store, remembered) = open_store(config.data_dir.as_deref()).await?;
+        let (listener, store, remembered) = match config.data.clone() {
+            Data::Dir(dir) => {
+                let (store, remembered) = open_store(dir).await?;
+                (listen(&mut config, remembered.as_ref()).await?, store, remembered)
+            }
+            Data::DirWithin(parent) => {
+                let listener = listen(&mut config, None).await?;
+                let (store, remembered) = open_store(parent.join(dir_name(&config, &listener)?)).await?;
+                (listener, store, remembered)
+            }
+            Data::Memory => {
+                let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+                (listen(&mut config, None).await?, store, None)
+            }
+        };
         let resumes = remembered.as_ref().is_some_and(|it| it.membership != Membership::Left);
-        let listener = listen(&mut config, remembered.as_ref()).await?;
         let me = identity(&config, &listener, remembered.as_ref())?;
         let chord = match remembered {
             Some(mut durable) if resumes => {
@@ -73,7 +86,6 @@ impl Node {
             }
             _ => Chord::new(me, config.protocol.clone()),
         };
-        let fresh = chord.ring().is_none();
         let transport = HttpTransport::new(config.call_timeout)
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
         let writer = Writer::start(Arc::clone(&store))?;
@@ -85,7 +97,7 @@ impl Node {
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
         node.serve(listener);
-        if let Err(error) = node.find_place(fresh).await {
+        if let Err(error) = node.find_place().await {
             node.stop().await;
             return Err(error);
         }
@@ -105,17 +117,26 @@ impl Node {
     }
 
     /// Joins, begins a ring, or goes on in the one that is remembered.
-    async fn find_place(&self, fresh: bool) -> Result<(), StartError> {
+    async fn find_place(&self) -> Result<(), StartError> {
         let config = &self.inner.config;
         let driver = &self.inner.driver;
-        if !fresh {
-            // What it remembers of the ring may be old: whoever was named is asked first.
+        let (membership, ring) = {
+            let core = driver.lock();
+            (core.chord.membership(), core.chord.ring())
+        };
+        if membership != Membership::Joining {
+            // What it remembers of the ring may be old: whoever was named may know better.
             for addr in &config.bootstrap {
                 driver.lock().chord.remember(&Contact::at(addr.as_str(), ""));
             }
             driver.begin_soon(Procedure::Stabilize);
             driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
             return Ok(());
+        }
+        if config.bootstrap.is_empty() && ring.is_some() {
+            return Err(StartError::Config(
+                "this node stopped before it had joined its ring; name a member of it with --bootstrap".to_owned(),
+            ));
         }
         if !config.bootstrap.is_empty() {
             return self.join().await;
@@ -211,10 +232,7 @@ fn check_host_port(addr: &str) -> Result<(), StartError> {
     }
 }
 
-async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<Durable>), StartError> {
-    let Some(dir) = dir.map(Path::to_owned) else {
-        return Ok((Arc::new(MemoryStore::new()), None));
-    };
+async fn open_store(dir: PathBuf) -> Result<(Arc<dyn Store>, Option<Durable>), StartError> {
     let opened = tokio::task::spawn_blocking(move || {
         let store = DiskStore::open(dir)?;
         let remembered = Driver::remembered(&store)?;
@@ -222,6 +240,13 @@ async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<Durabl
     });
     let (store, remembered) = opened.await.map_err(|error| StartError::System(error.to_string()))??;
     Ok((Arc::new(store), remembered))
+}
+
+/// What the directory of a node is called that has no other name for it.
+fn dir_name(config: &Config, listener: &TcpListener) -> Result<String, StartError> {
+    let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
+    let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
+    Ok(addr.replace([':', '[', ']'], "_"))
 }
 
 /// Listens where it was told to, or, with port 0, where the data directory remembers.
