@@ -18,8 +18,8 @@ const QUESTIONS: u64 = 4;
 pub(crate) enum Then {
     /// The holder of the gap says whether it lives.
     Holder { gap: Interval, left: u64 },
-    /// My predecessor tells what it knows of the gap.
-    Before { gap: Interval },
+    /// My predecessor tells what it knows of the gap. If its holder is known and silent, this is who.
+    Before { gap: Interval, silent: Option<Contact> },
     /// A node on the way round the ring tells what it knows.
     Search(Search),
     /// The node that was given a range says what it holds.
@@ -76,33 +76,54 @@ impl Chord {
             Some(holder) => {
                 Step::ask(Call::new(&holder, Request::Hello, Then::Holder { gap, left: QUESTIONS }), Vec::new())
             }
-            None => match self.predecessor.clone() {
-                Some(predecessor) => {
-                    Step::ask(Call::new(&predecessor, Request::Neighbours, Then::Before { gap }), Vec::new())
-                }
-                None if self.is_alone() => self.found_nobody(now, gap),
-                None => Step::default(),
-            },
+            None => self.ask_before(now, gap, None),
         }
     }
 
-    /// The predecessor has told what it knows. If that is nothing, and it stands where it should, points to me and holds all
-    /// that lies between us, the holder is sought round the ring; in a ring that still sorts itself the holder may be one
-    /// that nobody points to yet, and it is better to wait.
-    fn asked_before(&mut self, now: Time, gap: Interval, by: &Contact, successors: &[Contact], views: &[View]) -> Step {
+    /// Whether the ring stands as it should just before me is asked of the predecessor before anything is taken: in a ring
+    /// that still sorts itself the holder may be one that nobody points to yet, or has handed on what it had and left.
+    fn ask_before(&mut self, now: Time, gap: Interval, silent: Option<Contact>) -> Step {
+        match self.predecessor.clone() {
+            Some(predecessor) => {
+                let then = Then::Before { gap, silent };
+                Step::ask(Call::new(&predecessor, Request::Neighbours, then), Vec::new())
+            }
+            None if self.is_alone() => match silent {
+                Some(dead) => self.take_from_dead(gap, &dead),
+                None => self.found_nobody(now, gap),
+            },
+            None => Step::default(),
+        }
+    }
+
+    /// The predecessor has told what it knows. If it stands where it should, points to me, holds all that lies between us and
+    /// knows of no later holder, then a silent holder is dead, and an unknown one is sought round the ring.
+    fn asked_before(
+        &mut self,
+        now: Time,
+        gap: Interval,
+        silent: Option<Contact>,
+        by: &Contact,
+        neighbours: (Vec<Contact>, Vec<View>),
+    ) -> Step {
+        let (successors, views) = neighbours;
         let mut events = Vec::new();
-        self.reconcile(views, &mut events);
+        self.reconcile(&views, &mut events);
         let between_us = Interval::half_open(by.id, self.me.id);
         let holds = views.iter().any(|view| view.primary == *by && view.range.covers(&between_us));
         let points = self.predecessor.as_ref() == Some(by) && successors.first() == Some(&self.me);
-        let step = if self.knows_holder(&gap) {
-            self.fill_gap(now)
-        } else if holds && points {
-            let (at, ahead) = (self.me.clone(), self.successors.entries().to_vec());
-            self.search(now, Search { gap, at, ahead, left: self.settings.hop_budget })
-        } else {
-            self.orphaned_since = None;
-            Step::default()
+        let holder = self.views.holder_elsewhere(&gap.lo).map(|view| view.primary.clone());
+        let step = match (holder.filter(|holder| *holder != self.me), silent) {
+            (Some(holder), silent) if Some(&holder) != silent.as_ref() => self.fill_gap(now),
+            _ if !(holds && points) => {
+                self.orphaned_since = None;
+                Step::default()
+            }
+            (_, Some(dead)) => self.take_from_dead(gap, &dead),
+            (_, None) => {
+                let (at, ahead) = (self.me.clone(), self.successors.entries().to_vec());
+                self.search(now, Search { gap, at, ahead, left: self.settings.hop_budget })
+            }
         };
         Step { events, ..step }
     }
@@ -157,9 +178,12 @@ impl Chord {
                 let call = Call::new(by, Request::Hello, Then::Holder { gap, left: left - 1 });
                 Step::ask(call.after(self.settings.suspicion / QUESTIONS), Vec::new())
             }
-            (Then::Holder { gap, .. }, _) => self.holder_is_dead(gap, by),
-            (Then::Before { gap }, Ok(Reply::Neighbours { successors, views, .. })) => {
-                self.asked_before(now, gap, by, &successors, &views)
+            (Then::Holder { gap, .. }, _) => {
+                self.forget_node(by);
+                self.ask_before(now, gap, Some(by.clone()))
+            }
+            (Then::Before { gap, silent }, Ok(Reply::Neighbours { successors, views, .. })) => {
+                self.asked_before(now, gap, silent, by, (successors, views))
             }
             (Then::Before { .. }, _) => Step::default(),
             (Then::Search(search), Ok(Reply::Neighbours { successors, views, .. })) => {
@@ -179,19 +203,15 @@ impl Chord {
     }
 
     /// The holder was silent for the whole suspicion time. What of its range this node still lacks and owns is taken.
-    fn holder_is_dead(&mut self, gap: Interval, dead: &Contact) -> Step {
-        self.forget_node(dead);
+    fn take_from_dead(&mut self, gap: Interval, dead: &Contact) -> Step {
         let settled = (self.mutual || self.is_alone()) && self.membership == Membership::Joined;
         let still = self.views.first_gap(&self.due()).filter(|now| now.lo == gap.lo);
         let Some(gap) = still.filter(|_| settled) else {
             return Step::default();
         };
         let held = self.views.holder_elsewhere(&gap.lo).filter(|view| view.primary == *dead).map(|view| view.range);
-        match held {
-            Some(range) => {
-                let part = gap.intersection(&range).into_iter().find(|part| part.lo == gap.lo).unwrap_or(gap);
-                self.take(part, Some(dead.clone()))
-            }
+        match held.and_then(|range| gap.intersection(&range).into_iter().find(|part| part.lo == gap.lo)) {
+            Some(part) => self.take(part, Some(dead.clone())),
             None => Step::default(),
         }
     }
