@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::serve::ListenerExt;
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,7 +59,7 @@ async fn run(load: Load) {
         load.time.as_secs()
     );
     println!("{:<28} {:>10} {:>8} {:>9} {:>9} {:>7}", "", "per s", "% of Y", "p50 ms", "p99 ms", "errors");
-    let yardstick = measure(load, &[empty.addr.clone()], Arc::new(|_, _| get("/"))).await;
+    let yardstick = measure(load, std::slice::from_ref(&empty.addr), Arc::new(|_, _| get("/"))).await;
     let line = |name: &str, it: &Measured| {
         println!(
             "{name:<28} {:>10.0} {:>8.1} {:>9.2} {:>9.2} {:>7}",
@@ -232,8 +233,7 @@ fn empty_server() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("an address"));
         let router = axum::Router::new().route("/", axum::routing::get(|| async { "" }));
-        let limits = chordal::http::Limits::default();
-        let stop = tokio_util::sync::CancellationToken::new();
-        chordal::http::serve(listener, router, limits, stop).await.expect("it serves");
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a socket"));
+        axum::serve(listener, router).await.expect("it serves");
     });
 }

@@ -16,6 +16,7 @@ use chordal_protocol::{
 use tokio::sync::{mpsc, watch};
 
 use super::happenings::Happenings;
+use super::recent::{Progress, Recent};
 use super::transport::{NoAnswer, Suspects, Transport};
 use crate::store::{Change, Changed, Pending, Store, StoreError, SubmitError, Writer};
 
@@ -28,6 +29,7 @@ const LANE: usize = 64;
 /// The protocol's state, and how much of it has been sent to the disk.
 pub(crate) struct Core {
     pub(crate) chord: Chord,
+    recent: Recent,
     submitted: u64,
     pointers_submitted: u64,
 }
@@ -79,7 +81,7 @@ impl Driver {
         let (ring_lane, ring) = mpsc::channel(LANE);
         let (content_lane, content) = mpsc::channel(LANE);
         let driver = Driver {
-            core: Mutex::new(Core { chord, submitted: 0, pointers_submitted: 0 }),
+            core: Mutex::new(Core { chord, recent: Recent::default(), submitted: 0, pointers_submitted: 0 }),
             store,
             writer,
             transport,
@@ -181,25 +183,39 @@ impl Driver {
         }
         let (outcome, events, ticket) = {
             let mut core = self.lock();
+            if let Request::Write(write) = &envelope.request
+                && let Some(progress) = core.recent.progress(write.request)
+            {
+                return match progress {
+                    Progress::Ended(written) => Reply::Written(written),
+                    Progress::UnderWay => Reply::Refused(Refusal::Changing),
+                };
+            }
             let Answer { drop, outcome, events } = core.chord.serve(self.now(), envelope);
             let write = match &outcome {
-                Outcome::Write(write, version) => vec![Change::Write { write: write.clone(), version: *version }],
+                Outcome::Write(write, version) => {
+                    core.recent.began(write.request);
+                    vec![Change::Write { write: write.clone(), version: *version }]
+                }
                 _ => Vec::new(),
             };
             let ticket = self.submit(&mut core, &[], &drop, write);
             (outcome, events, ticket)
         };
-        let changed = match self.durable(ticket).await {
-            Ok(changed) => changed,
-            Err(error) => return Reply::Refused(Refusal::Store(error.to_string())),
-        };
+        let durable = self.durable(ticket).await;
+        if let Outcome::Write(write, _) = &outcome {
+            return match self.written(write, durable) {
+                Ok(written) => Reply::Written(written),
+                Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+            };
+        }
+        if let Err(error) = durable {
+            return Reply::Refused(Refusal::Store(error.to_string()));
+        }
         self.happened(events);
         match outcome {
             Outcome::Reply(reply) => reply,
-            Outcome::Write(..) => match changed.first() {
-                Some(Changed::Write(written)) => Reply::Written(*written),
-                _ => Reply::Refused(Refusal::Store("the write has no outcome".to_owned())),
-            },
+            Outcome::Write(..) => Reply::Refused(Refusal::Changing),
             Outcome::Read(id) => self.read(id).await,
             Outcome::Scan(range, after) => self.scan(range, after).await,
             Outcome::Invite(joiner, ring) => match self.ask(&joiner, &Request::Invite(ring)).await {
@@ -207,6 +223,16 @@ impl Driver {
                 Err(NoAnswer(reason)) => Reply::Refused(Refusal::Settled(format!("it does not answer: {reason}"))),
             },
         }
+    }
+
+    /// The outcome of a write, noted for the case that it comes again.
+    fn written(&self, write: &Write, durable: Result<Vec<Changed>, StoreError>) -> Result<Written, StoreError> {
+        let outcome = durable.and_then(|changed| match changed.first() {
+            Some(Changed::Write(written)) => Ok(*written),
+            _ => Err(StoreError::Failed("the write has no outcome".to_owned())),
+        });
+        self.lock().recent.ended(write.request, outcome.as_ref().ok().copied());
+        outcome
     }
 
     /// Writes as the owner.
@@ -217,12 +243,11 @@ impl Driver {
                 Ok(version) => version,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            self.submit(&mut core, &[], &[], vec![Change::Write { write, version }])
+            core.recent.began(write.request);
+            self.submit(&mut core, &[], &[], vec![Change::Write { write: write.clone(), version }])
         };
-        match self.durable(ticket).await?.first() {
-            Some(Changed::Write(written)) => Ok(Ok(*written)),
-            _ => Err(StoreError::Failed("the write has no outcome".to_owned())),
-        }
+        let durable = self.durable(ticket).await;
+        self.written(&write, durable).map(Ok)
     }
 
     /// Reads as the owner. Tombstones are told.

@@ -9,6 +9,7 @@ mod error;
 mod happenings;
 mod info;
 mod maintenance;
+mod recent;
 mod routing;
 mod start;
 mod transport;
