@@ -25,7 +25,8 @@ const LOGGED_PATH: usize = 200;
 
 /// The layer around all routes.
 ///
-/// - A span per request, and one event when it is answered: `debug` for what nodes and health checks ask, else `info`.
+/// - A span per request, and one event when it is answered: `warn` where the node is at fault, else `debug`.
+/// - A page of another site, open in a browser on this machine, changes nothing here.
 /// - What changes something is not stopped half-way because its client hung up.
 /// - What was not read of a body is read away, within bounds, before the answer leaves: a client that still sends
 ///   would otherwise get a broken pipe and never see the answer.
@@ -41,17 +42,40 @@ pub(super) async fn around(request: Request, next: Next) -> Response {
     };
     async move {
         let start = Instant::now();
-        let response = answer(request, next).await;
-        let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
-        if is_quiet {
-            tracing::debug!(status, ms, "answered");
+        let response = if is_cross_site(&request) {
+            let detail = "a browser sent this for a page of another site, which may change nothing here";
+            ApiError::new(Kind::CrossSite, detail).into_response()
         } else {
-            tracing::info!(status, ms, "answered");
+            answer(request, next).await
+        };
+        let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
+        if status >= 500 && !is_quiet {
+            tracing::warn!(status, ms, "answered");
+        } else {
+            tracing::debug!(status, ms, "answered");
         }
         response
     }
     .instrument(span)
     .await
+}
+
+/// Whether a browser says that a page from elsewhere wants to change something. A node on loopback is open to every program
+/// of its machine, but not to every page that is looked at there.
+fn is_cross_site(request: &Request) -> bool {
+    if is_safe(request.method()) {
+        return false;
+    }
+    let headers = request.headers();
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let host = headers.get(header::HOST).map(|host| host.as_bytes());
+    let of_origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
+    of_origin.is_none() || of_origin != host
+}
+
+/// Whether the method promises to change nothing (RFC 9110, section 9.2.1).
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 async fn answer(request: Request, next: Next) -> Response {
@@ -77,7 +101,7 @@ async fn answer(request: Request, next: Next) -> Response {
 
 /// Runs the route in a task of its own, which ends early only where nothing can be left half done.
 async fn run(request: Request, next: Next) -> Response {
-    let changes_nothing = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let changes_nothing = is_safe(request.method());
     let hold = request.extensions().get::<Hold>().cloned();
     let work = async move {
         let response = next.run(request).await;

@@ -30,6 +30,8 @@ pub enum Kind {
     Malformed,
     /// 400: what was sent can be read and makes no sense.
     Invalid,
+    /// 403: a page of another site asks, in a browser.
+    CrossSite,
     /// 404: no such path.
     NoRoute,
     /// 404: no such value on the ring, or on this node.
@@ -77,6 +79,7 @@ impl Kind {
         match self {
             Kind::Malformed => (S::BAD_REQUEST, "malformed", "The request cannot be read"),
             Kind::Invalid => (S::BAD_REQUEST, "invalid", "The request makes no sense"),
+            Kind::CrossSite => (S::FORBIDDEN, "cross-site", "A page of another site asks"),
             Kind::NoRoute => (S::NOT_FOUND, "no-such-route", "There is no such route"),
             Kind::NoValue => (S::NOT_FOUND, "no-such-value", "There is no such value"),
             Kind::NoNeighbour => (S::NOT_FOUND, "no-neighbour", "There is no such neighbour"),

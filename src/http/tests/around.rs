@@ -76,6 +76,24 @@ async fn every_refusal_is_a_problem_document_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_changes_nothing() {
+    let server = start(routes(), Limits::default()).await;
+    let mut raw = Raw::connect(server.addr).await;
+    for (origin, refused) in [
+        ("http://evil.example", true),
+        ("null", true),
+        ("http://x:80", true),
+        ("http://x", false),
+        ("https://x", false),
+    ] {
+        let answer = raw.ask(&with_body("/raw", &format!("origin: {origin}\r\n"), "x")).await;
+        assert_eq!(answer.status == 403, refused, "{origin}: {answer:?}");
+    }
+    let reading = raw.ask("GET /raw HTTP/1.1\r\nhost: x\r\norigin: http://evil.example\r\n\r\n").await;
+    assert_ne!(reading.status, 403);
+}
+
+#[tokio::test]
 async fn a_wrong_method_is_told_the_right_ones() {
     let server = start(routes(), Limits::default()).await;
     let mut client = Raw::connect(server.addr).await;
