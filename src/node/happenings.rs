@@ -65,7 +65,7 @@ impl Happenings {
                 *self.join_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             }
             Event::Received { range, from, records } => self.moved("received", range, Some(from), records),
-            Event::Given { range, to } => self.moved("given", range, Some(to), 0),
+            Event::Given { range, to, records } => self.moved("given", range, Some(to), records),
             Event::Taken { range, from } => self.moved("taken", range, from, 0),
             Event::Yielded { range, to } => self.moved("yielded", range, Some(to), 0),
             _ => {}
@@ -94,7 +94,7 @@ impl Happenings {
             Event::Received { range, from, records } => {
                 tracing::info!(?range, %from, records, "received a range");
             }
-            Event::Given { range, to } => tracing::info!(?range, %to, "gave a range"),
+            Event::Given { range, to, records } => tracing::info!(?range, %to, records, "gave a range"),
             Event::Taken { range, from } => tracing::warn!(?range, from = whom(from), "took the range of a dead node"),
             Event::Yielded { range, to } => tracing::warn!(?range, %to, "yielded a range to its newer holder"),
             Event::Confirmed => tracing::info!("serving what was held before the restart"),

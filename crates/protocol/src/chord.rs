@@ -138,6 +138,8 @@ pub enum Event {
         range: Interval,
         /// Who has it now.
         to: Contact,
+        /// How many records went with it, as far as is known.
+        records: u64,
     },
     /// A range was taken whose holder is dead.
     Taken {

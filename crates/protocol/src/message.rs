@@ -114,7 +114,12 @@ pub enum Request {
         epoch: u64,
     },
     /// I have installed this view: you need not keep its content.
-    Installed(View),
+    Installed {
+        /// The view, as it was decided.
+        view: View,
+        /// How many records came with it.
+        records: u64,
+    },
     /// I am leaving, and you come before me: fetch what I hold.
     Absorb(Vec<Interval>),
     /// I have left; this was my predecessor, and these were my successors.

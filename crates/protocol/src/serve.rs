@@ -66,8 +66,8 @@ impl Chord {
                 return Outcome::Scan(range, after);
             }
             Request::Decide { range, epoch } => self.serve_decide(&from, range, epoch),
-            Request::Installed(view) => {
-                self.serve_installed(view, drop, events);
+            Request::Installed { view, records } => {
+                self.serve_installed(view, records, drop, events);
                 Reply::Accepted
             }
             Request::Absorb(ranges) => self.serve_absorb(from, ranges, events),
@@ -182,14 +182,20 @@ impl Chord {
         }
     }
 
-    pub(crate) fn serve_installed(&mut self, view: View, drop: &mut Vec<Interval>, events: &mut Vec<Event>) {
+    pub(crate) fn serve_installed(
+        &mut self,
+        view: View,
+        records: u64,
+        drop: &mut Vec<Interval>,
+        events: &mut Vec<Event>,
+    ) {
         let droppable = self.views.acknowledge(&view);
         if droppable.is_empty() {
             return;
         }
         self.touch();
         drop.extend(droppable);
-        events.push(Event::Given { range: view.range, to: view.primary.clone() });
+        events.push(Event::Given { range: view.range, to: view.primary.clone(), records });
         // The receiver stands on the ring, and it is known to answer: look whether it comes next.
         events.push(Event::Begin(Procedure::Stabilize));
     }

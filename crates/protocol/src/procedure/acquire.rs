@@ -131,5 +131,5 @@ fn decide(holder: &Contact, open: Open) -> Call {
 }
 
 fn acknowledge(holder: &Contact, view: View, records: u64, retries: u32) -> Call {
-    Call::new(holder, Request::Installed(view.clone()), Then::Acknowledged { view, records, retries })
+    Call::new(holder, Request::Installed { view: view.clone(), records }, Then::Acknowledged { view, records, retries })
 }

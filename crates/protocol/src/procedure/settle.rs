@@ -194,7 +194,7 @@ impl Chord {
                 let arrived = views.iter().any(|told| told.epoch >= view.epoch && told.range.overlaps(&view.range));
                 let mut step = Step::default();
                 if arrived {
-                    self.serve_installed(view, &mut step.drop, &mut step.events);
+                    self.serve_installed(view, 0, &mut step.drop, &mut step.events);
                 }
                 step
             }
