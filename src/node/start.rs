@@ -84,6 +84,11 @@ impl Node {
                 durable.me.name = me.name;
                 Chord::restore(durable, config.protocol.clone())
             }
+            Some(durable) if config.bootstrap.is_empty() => {
+                // It has left its ring in order, and is wanted back there.
+                config.bootstrap = durable.contacts.iter().map(|contact| contact.addr.clone()).collect();
+                Chord::new(me, config.protocol.clone())
+            }
             _ => Chord::new(me, config.protocol.clone()),
         };
         let transport = HttpTransport::new(config.call_timeout)
