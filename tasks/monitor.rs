@@ -147,6 +147,7 @@ fn told(handover: &HandoverInfo) -> String {
         "received" => format!("{records} from {peer}"),
         "given" => format!("{records} to {peer}"),
         "taken" => format!("took over from {peer}"),
+        "yielded" => format!("yielded to {peer}"),
         other => format!("{other} {records} ({peer})"),
     }
 }

@@ -3,7 +3,7 @@
 //! Two lanes run procedures one after the other: one for the ring's pointers, one for content, so that a long hand-over does
 //! not keep a node from stabilizing. The lanes are bounded; what does not fit comes again.
 //!
-//! tokio-cron-scheduler gives the slow beat: once a second it asks for a finger, and looks whether the stabilizing loop,
+//! tokio-cron-scheduler gives the slow beat: once a second it has a finger looked up, and looks whether the stabilizing loop,
 //! which is too quick for it, still beats. Its jobs do nothing but put a word into a channel of one, because they overlap and
 //! all fire on the same second; one task drains that channel.
 
@@ -24,6 +24,9 @@ use super::driver::{Driver, Lanes};
 
 /// When the slow beat comes: every second.
 const EVERY_SECOND: &str = "* * * * * *";
+
+/// For how many beats after its start a node looks up its whole finger table, and not one finger.
+const WHOLE_TABLE_BEATS: u32 = 3;
 
 /// After how many missed beats the stabilizing loop is taken for dead.
 const MISSED_BEATS: u32 = 20;
@@ -81,12 +84,14 @@ async fn drain(driver: Arc<Driver>, mut lane: mpsc::Receiver<Procedure>) {
 /// The slow beat: one finger, and a look at the stabilizing loop.
 async fn on_each_beat(driver: Arc<Driver>, mut beats: mpsc::Receiver<()>, interval: Duration, stop: CancellationToken) {
     let mut loops = Stabilizing::start(&driver, interval, &stop);
+    let mut beat = 0;
     while beats.recv().await.is_some() {
+        beat += 1;
         loops = loops.supervise(&driver, interval, &stop);
         // All nodes of a machine hear the beat at the same moment; they need not act on it at the same moment.
         let jitter = rand::rng().random_range(0..300);
         tokio::time::sleep(Duration::from_millis(jitter)).await;
-        driver.run(Procedure::FixFingers { all: false }).await;
+        driver.run(Procedure::FixFingers { all: beat <= WHOLE_TABLE_BEATS }).await;
         driver.write_pointers();
     }
 }
