@@ -191,7 +191,7 @@ impl Driver {
         };
         let changed = match self.durable(ticket).await {
             Ok(changed) => changed,
-            Err(error) => return Reply::Refused(Refusal::Store(error.to_string())),
+            Err(error) => return Reply::Refused(refusal(error)),
         };
         self.happened(events);
         match outcome {
@@ -242,7 +242,7 @@ impl Driver {
         match self.read_here(id).await {
             Ok(Ok(record)) => Reply::Read(record),
             Ok(Err(refusal)) => Reply::Refused(refusal),
-            Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+            Err(error) => Reply::Refused(refusal(error)),
         }
     }
 
@@ -261,7 +261,7 @@ impl Driver {
         });
         match page.await {
             Ok((records, last)) => Reply::Page { records, last },
-            Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+            Err(error) => Reply::Refused(refusal(error)),
         }
     }
 
@@ -288,7 +288,7 @@ impl Driver {
             Ok(count) => Some(Refusal::Settled(format!(
                 "it holds {count} values; start it with --bootstrap and a new data directory instead"
             ))),
-            Err(error) => Some(Refusal::Store(error.to_string())),
+            Err(error) => Some(refusal(error)),
         }
     }
 
@@ -414,9 +414,18 @@ impl Driver {
     }
 }
 
+/// How another node is told that the store failed.
+fn refusal(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Full(reason) => Refusal::Full(reason),
+        StoreError::Overloaded => Refusal::Overloaded,
+        error => Refusal::Store(error.to_string()),
+    }
+}
+
 fn store_error(error: SubmitError) -> StoreError {
     match error {
-        SubmitError::Overloaded => StoreError::Failed(error.to_string()),
+        SubmitError::Overloaded => StoreError::Overloaded,
         SubmitError::Closed => StoreError::Closed,
     }
 }
