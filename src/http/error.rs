@@ -44,12 +44,16 @@ pub enum Kind {
     Conflict,
     /// 413: too many bytes.
     TooLarge,
+    /// 414: too long a request line.
+    LongTarget,
     /// 415: a body of a type that is not read here.
     MediaType,
     /// 421: another node owns the id.
     NotMine,
     /// 429: too much is waiting already.
     Overloaded,
+    /// 431: too many bytes of headers, or too many of them.
+    LargeHeaders,
     /// 500: a fault of ours.
     Internal,
     /// 500: the disk or the database failed.
@@ -84,9 +88,11 @@ impl Kind {
             Kind::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "The body came too slowly"),
             Kind::Conflict => (S::CONFLICT, "conflict", "Something stands in the way"),
             Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "That is too large"),
+            Kind::LongTarget => (S::URI_TOO_LONG, "long-target", "The address is too long"),
             Kind::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is of a type that is not read here"),
             Kind::NotMine => (S::MISDIRECTED_REQUEST, "not-mine", "Another node owns this id"),
             Kind::Overloaded => (S::TOO_MANY_REQUESTS, "overloaded", "Too many requests are waiting"),
+            Kind::LargeHeaders => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "large-headers", "The headers are too large"),
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The node made a mistake"),
             Kind::StoreFailed => (S::INTERNAL_SERVER_ERROR, "store-failed", "The store of the node failed"),
             Kind::Unreachable => (S::BAD_GATEWAY, "unreachable", "Another node does not answer"),
@@ -132,6 +138,22 @@ impl ApiError {
             detail: self.0.detail.clone(),
             hint: self.0.hint.clone(),
         }
+    }
+}
+
+impl ApiError {
+    /// A whole HTTP/1.1 answer, for connections on which no request can be read and that end with it.
+    pub(super) fn last_answer(&self) -> Vec<u8> {
+        let problem = self.problem();
+        // Our own shape has string keys only, which is all that serialising JSON to memory could fail on.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let (status, ..) = self.0.kind.describe();
+        let retry = if self.0.kind.is_passing() { "retry-after: 1\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: {PROBLEM_JSON}\r\n{retry}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
     }
 }
 
