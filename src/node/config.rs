@@ -51,6 +51,11 @@ pub struct Config {
     pub protocol: Settings,
 }
 
+impl Config {
+    /// The largest [`Config::value_limit`]: a value and its key, which may be the same bytes again, fit into one message.
+    pub const LARGEST_VALUE_LIMIT: usize = 4 << 20;
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {

@@ -197,6 +197,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.id.is_some() && !config.lab && config.bootstrap.is_empty() {
         return wrong("--id places a node for a lesson: that needs a ring that was created with --lab");
     }
+    if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
+        return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
+    }
     for addr in config.bootstrap.iter().chain(&config.advertise).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;
     }
