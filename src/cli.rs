@@ -142,6 +142,8 @@ pub fn misused(program: &str, error: &clap::Error) -> ExitCode {
 /// on standard output when it is ready, and in one line on standard error why it did not start.
 pub fn start(args: StartArgs) -> ExitCode {
     log_to_stderr(args.log_format);
+    // Whoever catches a panic says what it means; the log gets a line.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{}", panic.to_string().replace('\n', " "))));
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Ring, RingId, Side};
+use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Request, Ring, RingId, Side};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ use crate::store::{DiskStore, MemoryStore, Store, StoreError, Writer};
 
 /// The first and the longest pause between two attempts to join.
 const JOIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How many contacts are asked for their excuse when joining has failed.
+const BLAMED: usize = 3;
 
 /// Why a node did not start. Nothing runs then, and nothing on disk has changed.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +159,13 @@ impl Node {
                 tracing::warn!(attempt, of = config.join_attempts, %reason, "could not join; trying again");
                 tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
                 pause = (pause * 2).min(JOIN_PAUSES.1);
+            }
+        }
+        for contact in contacts.iter().take(BLAMED) {
+            // Procedures know no more than that there was no answer; people want to know why.
+            if let Err(no_answer) = driver.ask(contact, &Request::Hello).await {
+                reason = format!("{contact} gives no answer that can be used: {no_answer}");
+                break;
             }
         }
         let through = config.bootstrap.join(", ");
