@@ -5,11 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chordal_protocol::{Id, Mode};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::node::{Config, Data, Node};
+
+/// The longest name of a node, in bytes. It travels wherever the node is named.
+const LONGEST_NAME: usize = 128;
 
 /// A node of a Chord ring over HTTP.
 #[derive(Debug, Parser)]
@@ -37,7 +41,7 @@ pub struct StartArgs {
     #[arg(long, default_value_t = 0, env = "CHORDAL_PORT")]
     pub port: u16,
     /// What people call the node [default: node-PORT]
-    #[arg(long, env = "CHORDAL_NAME")]
+    #[arg(long, value_parser = name, env = "CHORDAL_NAME")]
     pub name: Option<String>,
     /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
@@ -70,7 +74,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_SUCC")]
     pub succ: Option<String>,
     /// Largest value in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, env = "CHORDAL_VALUE_LIMIT")]
+    #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, value_parser = value_limit,
+          env = "CHORDAL_VALUE_LIMIT")]
     pub value_limit: usize,
     /// Milliseconds between two rounds of stabilizing
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
@@ -94,17 +99,51 @@ fn hex_prefix(text: &str) -> Result<Id, String> {
     Id::from_hex_prefix(text).map_err(|error| format!("{error}; its first digits are enough, as in 8000"))
 }
 
+fn value_limit(text: &str) -> Result<usize, String> {
+    let most = Config::LARGEST_VALUE_LIMIT;
+    let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+    limit.ok_or_else(|| format!("a number of bytes from 1 to {most}: a value travels between nodes in one message"))
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if (1..=LONGEST_NAME).contains(&text.len()) && !text.contains(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a name has 1 to {LONGEST_NAME} bytes, and no line breaks or other control characters"))
+}
+
 /// Runs `chordal`.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Start(args) => start(*args),
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Start(args) }) => start(*args),
+        Err(error) => misused("chordal", &error),
     }
+}
+
+/// Says in one line what is wrong with a command line, or prints the help that was asked for.
+pub fn misused(program: &str, error: &clap::Error) -> ExitCode {
+    let asked_for = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let code = ExitCode::from(error.exit_code() as u8);
+    if asked_for {
+        // Who asked and does not look has lost nothing.
+        let _ = error.print();
+        return code;
+    }
+    let text = error.to_string();
+    let told = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let words: Vec<&str> = told.flat_map(str::split_whitespace).collect();
+    let line = words.join(" ").replace(" tip: ", "; tip: ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    eprintln!("{program}: {line}; `{program} --help` tells more");
+    code
 }
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT, or a request to leave), in a runtime of its own. Says in one line
 /// on standard output when it is ready, and in one line on standard error why it did not start.
 pub fn start(args: StartArgs) -> ExitCode {
     log_to_stderr(args.log_format);
+    // Whoever catches a panic says what it means; the log gets a line.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{}", panic.to_string().replace('\n', " "))));
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

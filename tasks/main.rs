@@ -49,7 +49,10 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|verb| verb == "node") {
         return node_verb::run(arguments);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return chordal::cli::misused("tasks", &error),
+    };
     match work(&cli) {
         Ok(report) => finish(&report, cli.json),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

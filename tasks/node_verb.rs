@@ -19,7 +19,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn start(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = std::iter::once(OsString::from("tasks node"));
-    chordal::cli::start(StartCommand::parse_from(program.chain(arguments)).args)
+    match StartCommand::try_parse_from(program.chain(arguments)) {
+        Ok(command) => chordal::cli::start(command.args),
+        Err(error) => chordal::cli::misused("chordal start", &error),
+    }
 }
 
 /// The arguments of `chordal start`, without the verb.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
-use super::Limits;
+use super::{ApiError, Kind, Limits};
 
 /// What one connection is doing. Its socket, its requests and its answers report here; the server looks here for
 /// connections that are overdue, and for one to close when it needs room.
@@ -146,16 +146,53 @@ impl Watch {
 }
 
 /// A socket that reports to a [`Watch`].
+///
+/// What hyper says by itself where it cannot read a request has no body; it leaves as a problem document.
 pub(super) struct Watched<S> {
     socket: S,
     watch: Arc<Watch>,
+    instead: Vec<u8>,
 }
 
 impl<S> Watched<S> {
     /// Watches `socket`.
     pub(super) fn new(socket: S, watch: Arc<Watch>) -> Watched<S> {
-        Watched { socket, watch }
+        Watched { socket, watch, instead: Vec::new() }
     }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Writes the problem document in place of `bytes`, which hyper then takes for written.
+    fn poll_write_instead(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.instead.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, &self.instead) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => drop(self.instead.drain(..written)),
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+}
+
+/// The problem document for an answer without a body, as only hyper gives it: one of ours always has one.
+fn problem_for(answer: &[u8]) -> Option<Vec<u8>> {
+    let code = answer.strip_prefix(b"HTTP/1.1 4").or_else(|| answer.strip_prefix(b"HTTP/1.0 4"))?.get(..2)?;
+    let head = std::str::from_utf8(answer).ok()?.strip_suffix("\r\n\r\n")?;
+    if !head.lines().any(|line| line == "content-length: 0") {
+        return None;
+    }
+    let (kind, detail) = match code {
+        b"14" => (
+            Kind::LongTarget,
+            "the address has more than 65534 bytes; what has a long key is found by its id: GET /get/{id}",
+        ),
+        b"31" => {
+            (Kind::LargeHeaders, "the request line and the headers have at most 128 KiB, and 100 lines; send fewer")
+        }
+        _ => (Kind::Malformed, "that is not a request in HTTP/1.1; GET / lists what this node answers"),
+    };
+    Some(ApiError::new(kind, detail).last_answer())
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -171,7 +208,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        if self.instead.is_empty() {
+            self.instead = problem_for(bytes).unwrap_or_default();
+        }
+        let outcome = match self.instead.is_empty() {
+            true => Pin::new(&mut self.socket).poll_write(cx, bytes),
+            false => self.poll_write_instead(cx, bytes),
+        };
         self.watch.has_written(&outcome);
         outcome
     }
@@ -181,6 +224,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = pieces {
+            return self.poll_write(cx, only);
+        }
         let outcome = Pin::new(&mut self.socket).poll_write_vectored(cx, pieces);
         self.watch.has_written(&outcome);
         outcome

@@ -11,7 +11,7 @@ use crate::api::{LookedUp, NodeRef, StoreBody, Stored, Text};
 use crate::node::Node;
 
 /// The longest key, in bytes. Values without a key are their own keys and may be longer.
-const KEY_LIMIT: usize = 64 << 10;
+pub(crate) const KEY_LIMIT: usize = 64 << 10;
 /// JSON may need six bytes for one: `\u0000`.
 const JSON_GROWTH: usize = 6;
 /// Room for the names of the fields.
@@ -52,7 +52,7 @@ pub(super) async fn delete(State(node): State<Node>, uri: Uri) -> Result<Json<St
 /// The write that the body of a request asks for: JSON `{"value", "key"?}`.
 pub(super) async fn wish(node: &Node, request: Request) -> Result<Write, ApiError> {
     let limit = node.value_limit();
-    let room = JSON_GROWTH * limit.saturating_add(KEY_LIMIT) + JSON_FRAME;
+    let room = limit.saturating_add(KEY_LIMIT).saturating_mul(JSON_GROWTH).saturating_add(JSON_FRAME);
     let body: StoreBody =
         body::json(request, room, r#"{"value": "text", "key": "text"}; the key may be left out"#).await?;
     let value = bytes_of("value", &body.value)?;

@@ -46,12 +46,16 @@ pub enum Kind {
     Conflict,
     /// 413: too many bytes.
     TooLarge,
+    /// 414: too long a request line.
+    LongTarget,
     /// 415: a body of a type that is not read here.
     MediaType,
     /// 421: another node owns the id.
     NotMine,
     /// 429: too much is waiting already.
     Overloaded,
+    /// 431: too many bytes of headers, or too many of them.
+    LargeHeaders,
     /// 500: a fault of ours.
     Internal,
     /// 500: the disk or the database failed.
@@ -87,9 +91,11 @@ impl Kind {
             Kind::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "The body came too slowly"),
             Kind::Conflict => (S::CONFLICT, "conflict", "Something stands in the way"),
             Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "That is too large"),
+            Kind::LongTarget => (S::URI_TOO_LONG, "long-target", "The address is too long"),
             Kind::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is of a type that is not read here"),
             Kind::NotMine => (S::MISDIRECTED_REQUEST, "not-mine", "Another node owns this id"),
             Kind::Overloaded => (S::TOO_MANY_REQUESTS, "overloaded", "Too many requests are waiting"),
+            Kind::LargeHeaders => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "large-headers", "The headers are too large"),
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The node made a mistake"),
             Kind::StoreFailed => (S::INTERNAL_SERVER_ERROR, "store-failed", "The store of the node failed"),
             Kind::Unreachable => (S::BAD_GATEWAY, "unreachable", "Another node does not answer"),
@@ -138,6 +144,22 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// A whole HTTP/1.1 answer, for connections on which no request can be read and that end with it.
+    pub(super) fn last_answer(&self) -> Vec<u8> {
+        let problem = self.problem();
+        // Our own shape has string keys only, which is all that serialising JSON to memory could fail on.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let (status, ..) = self.0.kind.describe();
+        let retry = if self.0.kind.is_passing() { "retry-after: 1\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: {PROBLEM_JSON}\r\n{retry}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), &body].concat()
+    }
+}
+
 impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> ApiError {
         let said = error.to_string();
@@ -157,7 +179,8 @@ impl From<NodeError> for ApiError {
             NodeError::Conflict { .. } => ApiError::new(Kind::Conflict, said),
             NodeError::Invalid { .. } => ApiError::new(Kind::Invalid, said),
             NodeError::Overloaded => ApiError::new(Kind::Overloaded, said),
-            NodeError::Store(StoreError::Full(_)) => ApiError::new(Kind::StoreFull, said),
+            NodeError::OwnerFull { .. } | NodeError::Store(StoreError::Full(_)) => ApiError::new(Kind::StoreFull, said),
+            NodeError::Store(StoreError::Overloaded) => ApiError::new(Kind::Overloaded, said),
             NodeError::Store(StoreError::Closed) => ApiError::new(Kind::Stopping, said),
             NodeError::Store(StoreError::Failed(_) | StoreError::Unusable(_)) => ApiError::new(Kind::StoreFailed, said),
         }
@@ -206,7 +229,9 @@ mod tests {
             (NodeError::Conflict { reason: text() }, 409, "conflict", false),
             (NodeError::Invalid { reason: text() }, 400, "invalid", false),
             (NodeError::Overloaded, 429, "overloaded", true),
+            (NodeError::OwnerFull { owner: text(), reason: text() }, 507, "store-full", false),
             (NodeError::Store(StoreError::Full(text())), 507, "store-full", false),
+            (NodeError::Store(StoreError::Overloaded), 429, "overloaded", true),
             (NodeError::Store(StoreError::Closed), 503, "stopping", true),
             (NodeError::Store(StoreError::Failed(text())), 500, "store-failed", false),
             (NodeError::Store(StoreError::Unusable(text())), 500, "store-failed", false),

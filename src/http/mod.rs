@@ -29,6 +29,7 @@ use axum::Router;
 use axum::routing::{delete, get, post};
 
 use crate::node::Node;
+pub(crate) use content::KEY_LIMIT;
 pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;

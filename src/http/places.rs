@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::header;
-use axum::response::IntoResponse as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -152,7 +150,7 @@ impl Drop for Place {
 /// Tells a client that there is no room for it, and closes the connection so that it can still read that.
 pub(super) async fn refuse(mut stream: TcpStream) {
     let talk = async {
-        stream.write_all(&refusal().await).await?;
+        stream.write_all(&refusal()).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection, and the client might lose the answer.
         let mut unread = [0; 4096];
@@ -163,13 +161,7 @@ pub(super) async fn refuse(mut stream: TcpStream) {
     let _ = timeout(REFUSAL, talk).await;
 }
 
-async fn refusal() -> Vec<u8> {
+fn refusal() -> Vec<u8> {
     let detail = "this node has as many connections as it takes; try again shortly, or ask another node";
-    let (parts, body) = ApiError::new(Kind::Unavailable, detail).into_response().into_parts();
-    let body = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
-    let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\ncontent-length: {}\r\n", parts.status, body.len());
-    for (name, value) in parts.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
-        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
-    }
-    [text.as_bytes(), b"\r\n", &body].concat()
+    ApiError::new(Kind::Unavailable, detail).last_answer()
 }

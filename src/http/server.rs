@@ -108,7 +108,7 @@ impl Server {
     fn new(router: Router, limits: Limits, shutdown: CancellationToken) -> Server {
         let mut http = http1::Builder::new();
         // The watch keeps the time; hyper's timer is there for its Date header and for what it may need one later.
-        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER);
+        http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER).half_close(true);
         Server { router, limits, http, places: Places::new(limits), shutdown, cut: CancellationToken::new() }
     }
 

@@ -62,6 +62,11 @@ pub enum Data {
     DirWithin(PathBuf),
 }
 
+impl Config {
+    /// The largest [`Config::value_limit`]: a value and its key, which may be the same bytes again, fit into one message.
+    pub const LARGEST_VALUE_LIMIT: usize = 4 << 20;
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {

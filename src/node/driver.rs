@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chordal_protocol::{
-    Answer, Call, Chord, Contact, Durable, Envelope, Interval, Outcome, Procedure, Record, Refusal, Reply, Request,
-    Ring, Step, Time, Unreachable, Write, Written,
+    Answer, Call, Chord, Contact, Content, Durable, Envelope, Interval, Outcome, Procedure, Record, Refusal, Reply,
+    Request, Ring, Step, Time, Unreachable, Write, Written,
 };
 use tokio::sync::{mpsc, watch};
 
+use super::Config;
 use super::happenings::Happenings;
 use super::recent::{Progress, Recent};
 use super::transport::{NoAnswer, Suspects, Transport};
+use crate::http::KEY_LIMIT;
 use crate::store::{Change, Changed, Pending, Store, StoreError, SubmitError, Writer};
 
 /// The name under which the protocol's state is stored.
@@ -25,6 +27,9 @@ const STATE: &str = "chord";
 
 /// How many procedures may wait in a lane. What does not fit comes again with the next interval.
 const LANE: usize = 64;
+
+/// How long an invited node may take to answer: well below what whoever asked for the invitation waits.
+const INVITATION: Duration = Duration::from_millis(1_000);
 
 /// The protocol's state, and how much of it has been sent to the disk.
 pub(crate) struct Core {
@@ -181,6 +186,11 @@ impl Driver {
         {
             return Reply::Refused(refusal);
         }
+        if let Request::Write(write) = &envelope.request
+            && let Some(refusal) = too_large(write)
+        {
+            return Reply::Refused(refusal);
+        }
         let (outcome, events, ticket) = {
             let mut core = self.lock();
             if let Request::Write(write) = &envelope.request
@@ -206,11 +216,11 @@ impl Driver {
         if let Outcome::Write(write, _) = &outcome {
             return match self.written(write, durable) {
                 Ok(written) => Reply::Written(written),
-                Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+                Err(error) => Reply::Refused(refusal(error)),
             };
         }
         if let Err(error) = durable {
-            return Reply::Refused(Refusal::Store(error.to_string()));
+            return Reply::Refused(refusal(error));
         }
         self.happened(events);
         match outcome {
@@ -218,10 +228,18 @@ impl Driver {
             Outcome::Write(..) => Reply::Refused(Refusal::Changing),
             Outcome::Read(id) => self.read(id).await,
             Outcome::Scan(range, after) => self.scan(range, after).await,
-            Outcome::Invite(joiner, ring) => match self.ask(&joiner, &Request::Invite(ring)).await {
-                Ok(reply) => reply,
-                Err(NoAnswer(reason)) => Reply::Refused(Refusal::Settled(format!("it does not answer: {reason}"))),
-            },
+            Outcome::Invite(joiner, ring) => self.invite(&joiner, ring).await,
+        }
+    }
+
+    /// Passes on what the joiner replies. Whoever wants that joiner welcomed waits for this answer in turn, and shall not
+    /// take this node for dead because the joiner is.
+    async fn invite(self: &Arc<Self>, joiner: &Contact, ring: Ring) -> Reply {
+        let silent = |reason: &str| Reply::Refused(Refusal::Settled(format!("it does not answer: {reason}")));
+        match tokio::time::timeout(INVITATION, self.ask(joiner, &Request::Invite(ring))).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(NoAnswer(reason))) => silent(&reason),
+            Err(_) => silent("no answer in time"),
         }
     }
 
@@ -267,7 +285,7 @@ impl Driver {
         match self.read_here(id).await {
             Ok(Ok(record)) => Reply::Read(record),
             Ok(Err(refusal)) => Reply::Refused(refusal),
-            Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+            Err(error) => Reply::Refused(refusal(error)),
         }
     }
 
@@ -286,7 +304,7 @@ impl Driver {
         });
         match page.await {
             Ok((records, last)) => Reply::Page { records, last },
-            Err(error) => Reply::Refused(Refusal::Store(error.to_string())),
+            Err(error) => Reply::Refused(refusal(error)),
         }
     }
 
@@ -313,7 +331,7 @@ impl Driver {
             Ok(count) => Some(Refusal::Settled(format!(
                 "it holds {count} values; start it with --bootstrap and a new data directory instead"
             ))),
-            Err(error) => Some(Refusal::Store(error.to_string())),
+            Err(error) => Some(refusal(error)),
         }
     }
 
@@ -439,9 +457,29 @@ impl Driver {
     }
 }
 
+/// What no node of ours sends: it would have to travel in one message again when its range is handed over.
+fn too_large(write: &Write) -> Option<Refusal> {
+    let value = match &write.content {
+        Content::Value { bytes, content_type } => bytes.len() + content_type.len(),
+        Content::Tombstone => 0,
+    };
+    let bytes = value + write.key.as_ref().map_or(0, Vec::len);
+    let most = Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT;
+    (bytes > most).then(|| Refusal::Malformed(format!("a record of {bytes} bytes is more than the {most} that travel")))
+}
+
+/// How another node is told that the store failed.
+fn refusal(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Full(reason) => Refusal::Full(reason),
+        StoreError::Overloaded => Refusal::Overloaded,
+        error => Refusal::Store(error.to_string()),
+    }
+}
+
 fn store_error(error: SubmitError) -> StoreError {
     match error {
-        SubmitError::Overloaded => StoreError::Failed(error.to_string()),
+        SubmitError::Overloaded => StoreError::Overloaded,
         SubmitError::Closed => StoreError::Closed,
     }
 }

@@ -60,6 +60,14 @@ pub enum NodeError {
     /// Too much is waiting already.
     #[error("too many requests are waiting at this node; try again shortly")]
     Overloaded,
+    /// The disk of the node that owns the id is full. Nothing was acknowledged.
+    #[error("the disk of {owner}, which owns that id, is full: {reason}. Free some space there; it goes on by itself")]
+    OwnerFull {
+        /// The owner.
+        owner: String,
+        /// What its system said.
+        reason: String,
+    },
     /// The store failed. Nothing was acknowledged.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -215,8 +215,30 @@ impl Node {
         }
     }
 
-    /// Asks whoever lives at an address who it is.
+    /// Asks whoever lives at an address who it is. What it says of its own address is not believed before that address
+    /// says the same, and its id must belong to that address, unless it was placed on a ring for lessons.
     async fn greet(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
+        let said = self.hello(addr).await?;
+        let (me, ring, _) = &said;
+        let lie = |reason: String| NodeError::Peer { addr: addr.to_owned(), reason };
+        if !me.is_genuine() && !ring.is_some_and(|ring| ring.lab) {
+            return Err(lie(format!(
+                "it calls itself {me} with id {}, which is not the SHA-256 of that address, and only a --lab ring places \
+                 nodes",
+                me.id.short()
+            )));
+        }
+        if me.addr != addr {
+            let there = self.hello(&me.addr).await;
+            if !there.as_ref().is_ok_and(|(there, ..)| there == me) {
+                let instead = there.map_or_else(|error| error.to_string(), |(there, ..)| format!("{there} is there"));
+                return Err(lie(format!("it says that it is {me}, but {instead}")));
+            }
+        }
+        Ok(said)
+    }
+
+    async fn hello(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
         let named = Contact::at(addr, "");
         match self.inner.driver.ask(&named, &Request::Hello).await {
             Ok(Reply::Hello { me, ring, membership }) => Ok((me, ring, membership)),

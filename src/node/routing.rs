@@ -162,6 +162,10 @@ impl Router {
                 Ok(Reply::Refused(Refusal::Store(reason))) => {
                     return Err(NodeError::Peer { addr: target.addr, reason });
                 }
+                Ok(Reply::Refused(Refusal::Full(reason))) => {
+                    return Err(NodeError::OwnerFull { owner: target.to_string(), reason });
+                }
+                Ok(Reply::Refused(Refusal::Overloaded)) => return Err(NodeError::Overloaded),
                 Ok(Reply::Refused(refusal)) => {
                     driver.lock().chord.forget_owner(&id);
                     tries.again(format!("{target}: {refusal}")).await?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Ring, RingId, Side};
+use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Request, Ring, RingId, Side};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,9 @@ use crate::store::{DiskStore, MemoryStore, Store, StoreError, Writer};
 
 /// The first and the longest pause between two attempts to join.
 const JOIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How many contacts are asked for their excuse when joining has failed.
+const BLAMED: usize = 3;
 
 /// Why a node did not start. Nothing runs then, and nothing on disk has changed.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +187,13 @@ impl Node {
                 pause = (pause * 2).min(JOIN_PAUSES.1);
             }
         }
+        for contact in contacts.iter().take(BLAMED) {
+            // Procedures know no more than that there was no answer; people want to know why.
+            if let Err(no_answer) = driver.ask(contact, &Request::Hello).await {
+                reason = format!("{contact} gives no answer that can be used: {no_answer}");
+                break;
+            }
+        }
         let through = config.bootstrap.join(", ");
         let attempts = config.join_attempts;
         Err(StartError::Join(format!(
@@ -222,6 +232,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     }
     if config.id.is_some() && !config.lab && config.bootstrap.is_empty() {
         return wrong("--id places a node for a lesson: that needs a ring that was created with --lab");
+    }
+    if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
+        return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
     }
     for addr in config.bootstrap.iter().chain(&config.advertise).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;

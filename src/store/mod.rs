@@ -35,6 +35,9 @@ pub enum StoreError {
     /// There is no room left.
     #[error("the disk of this node is full: {0}. Free some space; the node goes on by itself")]
     Full(String),
+    /// Too much waits for the disk already; it was not even tried.
+    #[error("too many changes are waiting for the disk of this node; try again shortly")]
+    Overloaded,
     /// Anything else that the disk or the database said.
     #[error("the store of this node failed: {0}")]
     Failed(String),

@@ -228,4 +228,10 @@ pub enum Refusal {
     /// The message makes no sense to it.
     #[error("it cannot make sense of the message: {0}")]
     Malformed(String),
+    /// Its disk is full.
+    #[error("its disk is full: {0}")]
+    Full(String),
+    /// Too many changes wait for its disk: ask again in a moment.
+    #[error("too many changes wait for its disk")]
+    Overloaded,
 }

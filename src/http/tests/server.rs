@@ -175,3 +175,23 @@ async fn a_request_that_does_not_end_is_cut_at_shutdown() {
     assert!(start.elapsed() < Duration::from_secs(2));
     half.closed().await;
 }
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_with_a_problem_document() {
+    let (router, ..) = routes();
+    let running = start(router, Limits::default()).await;
+    let long = "a".repeat(70_000);
+    let lines: String = (0..200).map(|i| format!("h{i}: x\r\n")).collect();
+    for (request, status) in [
+        ("nonsense\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\ncontent-length: many\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n".to_owned(), 400),
+        (format!("GET /{long} HTTP/1.1\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\n{lines}\r\n"), 431),
+    ] {
+        let answer = Raw::connect(running.addr).await.ask(&request).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        let problem: crate::api::Problem = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(problem.status, status);
+    }
+}

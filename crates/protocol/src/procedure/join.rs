@@ -62,6 +62,9 @@ impl Chord {
                     let reason = "only a ring that was created with --lab takes nodes that are placed with --id";
                     return Step::done(vec![Event::JoinFailed { reason: reason.to_owned(), may_pass: false }]);
                 }
+                if me.id == self.me.id {
+                    return self.join_elsewhere(attempt, occupied(&me));
+                }
                 self.ring = Some(ring);
                 self.touch();
                 self.look_for_place(Attempt { through: me, ..attempt })
@@ -94,15 +97,15 @@ impl Chord {
 
     /// The lookup has ended at the owner of my id.
     pub(super) fn join_at(&mut self, attempt: Attempt, owner: &Contact) -> Step {
-        if owner.id == self.me.id {
-            let reason =
-                format!("the node at {} already stands at this id; choose another address or --id", owner.addr);
-            return Step::done(vec![Event::JoinFailed { reason, may_pass: false }]);
-        }
         Step::ask(Call::new(owner, Request::Neighbours, Then::Place(attempt)), Vec::new())
     }
 
     fn take_place(&mut self, attempt: Attempt, owner: &Contact, successors: &[Contact], views: &[View]) -> Step {
+        // The lookup has passed over whoever stands at my id. That may be me, in an earlier life at this address; another
+        // node, if it lives, does not make room.
+        if let Some(other) = successors.iter().find(|contact| contact.id == self.me.id && **contact != self.me) {
+            return self.join_elsewhere(attempt, occupied(other));
+        }
         let others: Vec<Contact> = successors.iter().filter(|contact| contact.id != self.me.id).cloned().collect();
         let next = others.first().unwrap_or(owner);
         if !between(&owner.id, &self.me.id, &next.id) {
@@ -137,4 +140,8 @@ impl Chord {
         let through = attempt.others.remove(0);
         self.greet(Attempt { through, ..attempt })
     }
+}
+
+fn occupied(by: &Contact) -> String {
+    format!("the node at {} already stands at this id; choose another address or --id", by.addr)
 }

@@ -1,0 +1,316 @@
+//! Those who are named as nodes and are none, or bad ones: the real node answers its clients in time, and stays up.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chordal_protocol::{
+    Condition, Contact, Content, Envelope, Id, Membership, Refusal, Reply, Request, RequestId, RingId, WIRE_VERSION,
+    Write,
+};
+use serde_json::json;
+
+use crate::common::{Daemon, Lab, eventually, get_json, http};
+use crate::support::{
+    Answer, Fake, Manner, Running, Say, ask, dead_address, frame, get, lone, named, post, put, resident_mib, ring_of,
+    still_works,
+};
+
+/// A call to another node takes 2 s at most, and a question about who one is takes two calls at most.
+const GREETING: Duration = Duration::from_secs(6);
+/// What a client waits for at most: 10 s, and the call that was under way then.
+const DEADLINE: Duration = Duration::from_secs(13);
+
+/// Those who are no nodes at all.
+fn rabble() -> Vec<(&'static str, Running)> {
+    let of = |manner| Fake::start(manner);
+    vec![
+        ("closes", of(Manner::Says(b""))),
+        ("says nonsense", of(Manner::Says(b"220 mail.example ESMTP\r\n"))),
+        ("is a web server", of(Manner::Answers("200 OK", b"<html>hello</html>".to_vec()))),
+        ("is a web server without that page", of(Manner::Answers("404 Not Found", b"<html>no</html>".to_vec()))),
+        ("sends others away", of(Manner::Answers("302 Found\r\nlocation: http://127.0.0.1:1/", Vec::new()))),
+        ("answers nothing", of(Manner::Answers("200 OK", Vec::new()))),
+        ("breaks off", of(Manner::Says(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc"))),
+        ("answers garbage", of(Manner::Speaks(Box::new(|_, _| Say::Garbage)))),
+        ("answers another question", of(Manner::Speaks(Box::new(|_, _| Say::Reply(Reply::Accepted))))),
+        ("hangs", of(Manner::Hangs)),
+        ("babbles", of(Manner::Babbles)),
+        ("never begins", of(Manner::NeverBegins)),
+    ]
+}
+
+#[test]
+fn who_is_no_node_cannot_be_joined_or_wired() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let other = Daemon::start(lab.path(), &["--memory", "--bootstrap", &node.addr]);
+    let before = resident_mib(node.child.id());
+    let pointers = || [get_json(&node.addr, "/pred"), get_json(&node.addr, "/succ")];
+    eventually("two nodes know each other", DEADLINE, || {
+        ["/pred", "/succ"].iter().all(|side| get(&node.addr, side).status == 200).then_some(())
+    });
+    let wired = pointers();
+    let rabble = rabble();
+    std::thread::scope(|scope| {
+        for (what, fake) in &rabble {
+            let node = &node;
+            scope.spawn(move || {
+                let asked = |answer: Answer| {
+                    let detail = answer.problem(502);
+                    assert!(detail.contains(&fake.0.addr) && answer.took < GREETING, "{what}: {answer:?}");
+                };
+                asked(post(&node.addr, "/dht/join", &named(&fake.0.addr)));
+                asked(put(&node.addr, "/succ", &fake.0.addr));
+                asked(put(&node.addr, "/pred", &fake.0.addr));
+                assert!(fake.0.calls.load(Ordering::Relaxed) > 0);
+            });
+        }
+    });
+    assert_eq!(pointers(), wired);
+    still_works(&node.addr);
+    still_works(&other.addr);
+    let after = resident_mib(node.child.id());
+    assert!(after < before + 64.0, "{before} MiB, then {after} MiB");
+}
+
+#[test]
+fn joining_through_those_who_are_no_nodes_ends_in_time() {
+    let lab = Lab::empty();
+    let rabble = rabble();
+    std::thread::scope(|scope| {
+        for (what, fake) in rabble.iter().filter(|(what, _)| ["hangs", "babbles", "is a web server"].contains(what)) {
+            let dir = lab.path();
+            scope.spawn(move || {
+                let began = Instant::now();
+                let ran = Daemon::try_start(dir, &["--memory", "--bootstrap", &fake.0.addr]).err();
+                let ran = ran.unwrap_or_else(|| panic!("{what}: it started"));
+                let last = ran.stderr.lines().last().unwrap_or_default();
+                assert!(last.starts_with("chordal: could not join") && last.contains(&fake.0.addr), "{what}: {last}");
+                assert!(!ran.ok && began.elapsed() < Duration::from_secs(30), "{what}: {:?}", began.elapsed());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_joiner_that_promises_and_does_not_come_is_waited_for_within_the_deadline() {
+    let lab = Lab::with_nodes(2);
+    let addr = &lab.addrs()[0];
+    // It says that it has no ring; what it does when it is invited differs.
+    let joiner = |invited: fn() -> Say| {
+        Fake::start(Manner::Speaks(Box::new(move |fake, envelope| match envelope.request {
+            Request::Hello => {
+                let me = fake.contact();
+                Say::Reply(Reply::Hello { me, ring: None, membership: Membership::Joining })
+            }
+            _ => invited(),
+        })))
+    };
+    let never = joiner(|| Say::Reply(Reply::Accepted));
+    let silent = joiner(|| Say::Hang);
+    let garbage = joiner(|| Say::Garbage);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let answer = post(addr, "/dht/join", &named(&never.0.addr));
+            assert!(answer.problem(504).contains("still joining") && answer.took < DEADLINE, "{answer:?}");
+        });
+        for fake in [&silent, &garbage] {
+            scope.spawn(|| {
+                let answer = post(addr, "/dht/join", &named(&fake.0.addr));
+                let detail = answer.problem(409);
+                assert!(detail.contains(&fake.0.addr) && detail.contains("does not answer"), "{detail}");
+                assert!(answer.took < GREETING, "{answer:?}");
+            });
+        }
+        scope.spawn(|| still_works(addr));
+    });
+    // Nobody was taken for dead on their account.
+    lab.ok(&["doctor"]);
+}
+
+#[test]
+fn who_lies_about_who_it_is_is_not_believed() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let ring = ring_of(&node.addr);
+    let dead = dead_address();
+    let liar = |me: Box<dyn Fn(&Fake) -> Contact + Send + Sync>| {
+        let ring = ring.clone();
+        Fake::start(Manner::Speaks(Box::new(move |fake, envelope| match envelope.request {
+            Request::Hello => Say::Reply(Fake::hello(me(fake), &ring, Membership::Joined)),
+            _ => Say::Hang,
+        })))
+    };
+    let elsewhere = liar(Box::new(|fake| Contact { id: Id::of("another place"), ..fake.contact() }));
+    let nobody = liar(Box::new(move |_| Contact::at(dead.as_str(), "nobody")));
+    let victim = liar(Box::new({
+        let other = Fake::start(Manner::Says(b"no node"));
+        move |_| Contact::at(other.0.addr.as_str(), "victim")
+    }));
+    for (fake, says) in [(&elsewhere, "SHA-256"), (&nobody, "it says that it is"), (&victim, "it says that it is")] {
+        for answer in [
+            post(&node.addr, "/dht/join", &named(&fake.0.addr)),
+            put(&node.addr, "/succ", &fake.0.addr),
+            put(&node.addr, "/pred", &fake.0.addr),
+        ] {
+            assert!(answer.problem(502).contains(says), "{answer:?}");
+        }
+    }
+    assert_eq!(get(&node.addr, "/succ").status, 404, "it is alone as before");
+    still_works(&node.addr);
+}
+
+/// Sends a message as a node would, and returns the reply.
+fn tell(addr: &str, ring: Option<&str>, from: Contact, request: Request) -> Reply {
+    let ring = ring.map(|ring| {
+        let mut id = [0; 16];
+        hex::decode_to_slice(ring, &mut id).unwrap();
+        RingId(id)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let reply = runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let message = frame(&Envelope { ring, from, request });
+        client.post(format!("http://{addr}/peer")).body(message).send().await.unwrap().bytes().await.unwrap()
+    });
+    assert_eq!(reply[..2], WIRE_VERSION.to_be_bytes());
+    postcard::from_bytes(&reply[2..]).unwrap()
+}
+
+#[test]
+fn messages_of_strangers_are_refused() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    still_works(&node.addr);
+    let ring = ring_of(&node.addr);
+    let strange = "00112233445566778899aabbccddeeff";
+    let genuine = || Contact::at(dead_address(), "stranger");
+    let placed = || Contact { id: Id::ZERO, ..genuine() };
+    let write = |bytes: usize| {
+        let content = Content::Value { bytes: vec![b'x'; bytes], content_type: String::new() };
+        let request = RequestId(rand::random());
+        Request::Write(Write {
+            id: Id::of("k"),
+            key: Some(b"k".to_vec()),
+            content,
+            condition: Condition::Always,
+            request,
+        })
+    };
+    for request in [Request::Hello, Request::Neighbours, Request::Notify(Vec::new()), Request::Read(Id::ZERO), write(1)]
+    {
+        let reply = tell(&node.addr, Some(&ring), placed(), request.clone());
+        assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(text)) if text.contains("SHA-256")), "{reply:?}");
+        if request != Request::Hello {
+            let reply = tell(&node.addr, Some(strange), genuine(), request);
+            assert!(matches!(reply, Reply::Refused(Refusal::OtherRing(_))), "{reply:?}");
+        }
+    }
+    let reply = tell(&node.addr, Some(&ring), genuine(), write(5 << 20));
+    assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(text)) if text.contains("travel")), "{reply:?}");
+    // A node of the ring that nobody can reach may call itself a neighbour; it is found out.
+    tell(&node.addr, Some(&ring), genuine(), Request::Notify(Vec::new()));
+    tell(
+        &node.addr,
+        Some(&ring),
+        genuine(),
+        Request::Absorb(vec![chordal_protocol::Interval::whole(Id::ZERO); 10_000]),
+    );
+    eventually("the node is alone again", DEADLINE, || (get(&node.addr, "/pred").status == 404).then_some(()));
+    get(&node.addr, "/dht/lookup?key=k").problem(404);
+    still_works(&node.addr);
+}
+
+#[test]
+fn another_wire_version_is_named_on_both_sides() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    // Asked by another version.
+    let mut message = frame(&Envelope { ring: None, from: Contact::at("127.0.0.1:1", ""), request: Request::Hello });
+    message[1] = 99;
+    let detail = ask("POST", &node.addr, "/peer", "", &message).problem(400);
+    assert!(detail.contains("wire version 99") && detail.contains("same release"), "{detail}");
+    // Answered by another version: in its words, or in its bytes.
+    let words = json!({
+        "type": "/problems/invalid", "title": "The request makes no sense", "status": 400,
+        "detail": "this is no message of a node: it speaks wire version 1, this node speaks 99: run the same release"
+    });
+    let in_words = Fake::start(Manner::Answers("400 Bad Request", words.to_string().into()));
+    let in_bytes = Fake::start(Manner::Answers("200 OK", vec![0, 99, 1, 2, 3]));
+    std::thread::scope(|scope| {
+        for fake in [&in_words, &in_bytes] {
+            scope.spawn(|| {
+                for answer in [
+                    post(&node.addr, "/dht/join", &named(&fake.0.addr)),
+                    put(&node.addr, "/succ", &fake.0.addr),
+                    put(&node.addr, "/pred", &fake.0.addr),
+                ] {
+                    let detail = answer.problem(502);
+                    assert!(detail.contains("99") && detail.contains("same release"), "{detail}");
+                }
+                let ran = Daemon::try_start(lab.path(), &["--memory", "--bootstrap", &fake.0.addr]).err().unwrap();
+                let line = ran.stderr.lines().last().unwrap();
+                assert!(line.contains("99") && line.contains("same release"), "{line}");
+            });
+        }
+    });
+    still_works(&node.addr);
+}
+
+#[test]
+fn a_neighbour_that_says_hello_and_then_goes_bad_is_done_without() {
+    let lab = Lab::with_nodes(3);
+    let addrs = lab.addrs();
+    let ring = ring_of(&addrs[0]);
+    for value in ["one", "two", "three", "four", "five", "six"] {
+        lab.ok(&["store", value]);
+    }
+    let ways: [fn() -> Say; 3] = [|| Say::Hang, || Say::Garbage, || Say::Babble];
+    for bad in ways {
+        let ring = ring.clone();
+        let fake = Fake::start(Manner::Speaks(Box::new(move |fake, envelope| match envelope.request {
+            Request::Hello => Say::Reply(Fake::hello(fake.contact(), &ring, Membership::Joined)),
+            _ => bad(),
+        })));
+        for (addr, route) in [(&addrs[0], "/succ"), (&addrs[1], "/pred"), (&addrs[2], "/succ")] {
+            let answer = put(addr, route, &fake.0.addr);
+            assert!(answer.status == 200 && answer.took < GREETING, "{answer:?}");
+        }
+        // Clients are answered in time: with what they want, or with why not now.
+        std::thread::scope(|scope| {
+            for addr in &addrs {
+                for value in ["one", "two", "three", "four", "five", "six"] {
+                    scope.spawn(move || {
+                        let found = get(addr, &format!("/dht/lookup?value={value}"));
+                        assert!(matches!(found.status, 200 | 503) && found.took < DEADLINE, "{found:?}");
+                        let stored = post(addr, "/dht/store", &json!({ "value": value }));
+                        assert!(matches!(stored.status, 200 | 503 | 504) && stored.took < DEADLINE, "{stored:?}");
+                    });
+                }
+            }
+        });
+        lab.ok(&["doctor", "--wait", "30s"]);
+        for addr in &addrs {
+            still_works(addr);
+            for value in ["one", "two", "three", "four", "five", "six"] {
+                assert_eq!(get(addr, &format!("/dht/lookup?value={value}")).status, 200, "{value} is lost");
+            }
+        }
+    }
+    for pid in lab.state()["nodes"].as_array().unwrap().iter().map(|node| node["pid"].as_u64().unwrap()) {
+        let mib = resident_mib(pid as u32);
+        assert!(mib < 100.0, "{mib} MiB");
+    }
+}
+
+#[test]
+fn tasks_says_what_is_wrong_with_those_who_are_no_nodes() {
+    let lab = Lab::empty();
+    for (what, fake) in rabble().iter().filter(|(what, _)| !["hangs", "babbles"].contains(what)) {
+        let line = lab.fails(&["join", &fake.0.addr]);
+        assert!(line.contains(&fake.0.addr), "{what}: {line}");
+    }
+    assert!(!lab.path().join("network_state.json").exists());
+    let (status, _) = http("GET", &lone(lab.path()).addr, "/health/live", None);
+    assert_eq!(status, 200);
+}
