@@ -370,7 +370,7 @@ impl Chord {
         self.views.admit_write(id).map_err(|reason| self.not_served(id, reason))
     }
 
-    /// Who serves an id, as far as this node knows without asking: a view of another node, else a cached owner.
+    /// The other node that was last seen to own an id, if it is remembered.
     pub fn likely_owner(&self, id: &Id) -> Option<Contact> {
         self.cache.owner(id).filter(|owner| owner.id != self.me.id).cloned()
     }

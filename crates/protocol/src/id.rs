@@ -11,7 +11,7 @@ pub const BITS: u16 = 256;
 
 /// A point on the identifier circle: 256 bits, big-endian, so that the derived order is the order of the numbers.
 ///
-/// Source: Stoica et al., "Chord" (SIGCOMM 2001), section 4.1, with SHA-256 in place of SHA-1.
+/// Source: Stoica et al., "Chord" (SIGCOMM 2001), section 4.2, with SHA-256 in place of SHA-1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Id([u8; 32]);
 

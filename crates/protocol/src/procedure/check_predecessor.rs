@@ -1,5 +1,5 @@
-//! *Check predecessor* (Chord, figure 7) and the rest of Zave's *rectify*: a predecessor is given up only after it was asked
-//! and gave no answer; then the candidate is asked, and adopted if it answers.
+//! *Check predecessor* (Chord's journal version of 2003) and the rest of Zave's *rectify*: a predecessor is given up only after
+//! it was asked and gave no answer; then the candidate is asked, and adopted if it answers.
 
 use super::Replied;
 use crate::{Call, Chord, Contact, Event, Reply, Request, Step};

@@ -2,7 +2,8 @@
 //! between, ask **that** one before adopting it. Then notify the successor, which rectifies (Zave, section 3).
 //!
 //! Between asking and applying, the answer may not change what it was based on: an answer from a node that is no longer the
-//! successor is dropped, and the next round asks again. (verdi-chord answers `Busy` instead; see docs/decisions.)
+//! successor is dropped, and the next round asks again. (verdi-chord answers `Busy` instead; see
+//! docs/decisions/0001-stale-answers-are-dropped.md.)
 
 use super::Replied;
 use crate::{Call, Chord, Contact, Event, Membership, Procedure, Reply, Request, Step, View, between};

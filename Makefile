@@ -1,0 +1,21 @@
+# The habits of this repository. `check` only reads; `fix` writes.
+
+.PHONY: check fix test ci
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p chordal --no-default-features --lib --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
+	else echo "cargo-deny is not installed: bans, licenses and sources are not checked"; fi
+
+fix:
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+
+test:
+	cargo test --workspace --locked
+
+ci:
+	.ci/run
