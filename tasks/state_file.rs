@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Where a ring is remembered.
 ///
 /// Changes are made under an exclusive lock on `<state>.lock` (a file of its own, because every change replaces the state
-/// file) and reach the disk before they count: temporary file, fsync, rename.
+/// file, and gone when the ring is) and reach the disk before they count: temporary file, fsync, rename.
 #[derive(Debug, Clone)]
 pub(crate) struct StateFile {
     path: PathBuf,
@@ -93,6 +94,8 @@ impl StateFile {
         let Some(state) = self.load()? else { return Ok(None) };
         let outcome = act(&state)?;
         fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // Those who wait for this lock notice, and take the next one. One that stays behind does no harm.
+        let _ = fs::remove_file(&self.lock);
         Ok(Some(outcome))
     }
 
@@ -141,11 +144,14 @@ impl StateFile {
     fn locked(&self) -> Result<File> {
         let cannot = || format!("cannot lock {}", self.lock.display());
         fs::create_dir_all(self.lock.parent().unwrap_or(Path::new("/"))).with_context(cannot)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock).with_context(cannot)?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
+            // Opened anew each time: whoever has removed the ring has removed its lock as well.
+            let file =
+                OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock).with_context(cannot)?;
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                Ok(()) if self.is_the_lock(&file) => return Ok(file),
+                Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
                 Err(TryLockError::WouldBlock) => bail!(
                     "another `tasks` has held {} for {} s; end it, then try again",
@@ -154,6 +160,14 @@ impl StateFile {
                 ),
                 Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
             }
+        }
+    }
+
+    /// Whether this file, which is locked, is the one that others find.
+    fn is_the_lock(&self, file: &File) -> bool {
+        match (file.metadata(), fs::metadata(&self.lock)) {
+            (Ok(mine), Ok(theirs)) => (mine.dev(), mine.ino()) == (theirs.dev(), theirs.ino()),
+            _ => false,
         }
     }
 }

@@ -120,7 +120,9 @@ impl DiskStore {
 impl Store for DiskStore {
     fn get(&self, id: &Id) -> Result<Option<Record>, StoreError> {
         self.read(|database| {
-            let stored = database.begin_read()?.open_table(RECORDS)?.get(id.as_bytes())?;
+            // Named, and so alive until the value is read: the value alone does not keep the writer from freeing its page.
+            let records = database.begin_read()?.open_table(RECORDS)?;
+            let stored = records.get(id.as_bytes())?;
             Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
         })
     }
@@ -156,7 +158,8 @@ impl Store for DiskStore {
 
     fn state(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|database| {
-            let bytes = database.begin_read()?.open_table(STATE)?.get(name)?;
+            let state = database.begin_read()?.open_table(STATE)?;
+            let bytes = state.get(name)?;
             Ok(bytes.map(|bytes| bytes.value().to_vec()))
         })
     }

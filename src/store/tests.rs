@@ -294,3 +294,38 @@ fn a_tombstone_keeps_the_key_of_what_it_buries_unless_that_is_long() {
         assert_eq!(subject.store().count(Interval::whole(Id::ZERO)).unwrap(), 0);
     }
 }
+
+#[test]
+fn readers_and_the_writer_do_not_disturb_each_other() {
+    for subject in Subject::both() {
+        let store = subject.store();
+        let all: Vec<Change> = (0..16).map(|x| put(point(x), 0, [x])).collect();
+        store.commit(&all).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let is_done = || done.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            for reader in 0..4 {
+                scope.spawn(move || {
+                    while !is_done() {
+                        for x in 0..16 {
+                            assert!(store.get(&point(x)).expect("a read beside the writer").is_some(), "{reader}");
+                        }
+                        store.state("view").expect("a read beside the writer");
+                        assert_eq!(store.count(Interval::whole(Id::ZERO)).expect("a count beside the writer"), 16);
+                        let scan = store.scan(Interval::whole(Id::ZERO), None, 99, usize::MAX);
+                        assert_eq!(scan.expect("a scan beside the writer").len(), 16);
+                    }
+                });
+            }
+            for n in 1..300 {
+                let bytes = n.to_string().into_bytes();
+                let changes = [put(point(n as u8), n, bytes.clone()), Change::Put { name: "view", bytes }];
+                let committed = store.commit(&changes);
+                if committed.is_err() || n == 299 {
+                    done.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                committed.expect("a commit beside readers");
+            }
+        });
+    }
+}

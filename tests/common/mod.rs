@@ -101,7 +101,8 @@ impl Lab {
 
     /// Runs `tasks … --json`, which must succeed with one JSON value on standard output.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
-        let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+        // In front, because what follows `--` is no option.
+        let args: Vec<&str> = ["--json"].iter().chain(args).copied().collect();
         let stdout = self.ok(&args);
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("tasks {args:?} printed {stdout:?}: {error}"))
     }
@@ -140,6 +141,59 @@ impl Lab {
         format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])
     }
 
+    /// The nodes of the state.
+    pub(crate) fn nodes(&self) -> Vec<Value> {
+        self.state()["nodes"].as_array().expect("a list of nodes").clone()
+    }
+
+    /// The name of the node at this address.
+    pub(crate) fn name_at(&self, addr: &str) -> String {
+        let found = self.nodes().into_iter().find(|node| addr_of(node) == addr);
+        let node = found.unwrap_or_else(|| panic!("nobody at {addr} in {}", self.state()));
+        node["name"].as_str().expect("a name").to_owned()
+    }
+
+    /// What the ring should be, from the addresses of the nodes that run.
+    pub(crate) fn model(&self) -> Model {
+        Model::of(&self.addrs())
+    }
+
+    /// Stores so many values and returns them.
+    pub(crate) fn fill(&self, values: usize) -> Vec<String> {
+        let stored = self.json(&["storemany", &values.to_string()]);
+        assert_eq!(stored["stored"], values);
+        let values = stored["values"].as_array().expect("a list of values").iter();
+        values.map(|value| value.as_str().expect("a text").to_owned()).collect()
+    }
+
+    /// Asserts that each value is found through some node, and is held by its owner and by nobody else.
+    #[track_caller]
+    pub(crate) fn holds(&self, values: &[String]) {
+        let (addrs, model) = (self.addrs(), self.model());
+        for (number, value) in values.iter().enumerate() {
+            let through = &addrs[number % addrs.len()];
+            let found = get(through, &format!("/dht/lookup?value={}", escape(value)));
+            assert_eq!(found.status, 200, "{value:?} through {through}: {found:?}");
+            assert_eq!(found.json()["value"], **value);
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        for addr in &addrs {
+            for item in whole_db(addr, 50) {
+                let id = item["id"].as_str().expect("an id").to_owned();
+                assert_eq!(model.owner(&id), addr, "{item} is held by one who does not own it");
+                assert!(seen.insert(id, item).is_none(), "held twice");
+            }
+        }
+        for value in values {
+            assert!(seen.contains_key(&sha256(value)), "{value:?} is not held by its owner");
+        }
+    }
+
+    /// Waits until the doctor is content.
+    pub(crate) fn heals(&self) {
+        self.ok(&["doctor", "--wait", "30s"]);
+    }
+
     /// The ends of all logs, for the message of a test that fails.
     pub(crate) fn logs(&self) -> String {
         let Ok(entries) = std::fs::read_dir(self.path().join("logs")) else { return String::new() };
@@ -168,16 +222,8 @@ impl Drop for Lab {
 
 /// Ends processes that were started with a data directory inside `dir`.
 fn kill_by_data_dir(dir: &Path) {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let inside = command
-            .split(|byte| *byte == 0)
-            .any(|argument| std::str::from_utf8(argument).is_ok_and(|argument| Path::new(argument).starts_with(dir)));
-        if inside && pid != std::process::id() as i32 {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
+    for pid in processes_of(dir) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
 }
 
@@ -246,33 +292,223 @@ pub(crate) fn eventually<T>(what: &str, deadline: Duration, mut look: impl FnMut
     }
 }
 
-/// A blocking HTTP exchange: status, and body as text.
-pub(crate) fn http(method: &str, addr: &str, path: &str, body: Option<(&str, &[u8])>) -> (u16, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
-        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
-        let mut request = client.request(method, format!("http://{addr}{path}"));
-        if let Some((content_type, body)) = body {
-            if !content_type.is_empty() {
-                request = request.header("content-type", content_type);
+/// What came back over HTTP.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// A header; empty if it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a header is text"))
+    }
+
+    /// The body, which must be that of an answer with this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        self.json()
+    }
+
+    /// The problem document, which this must be, with this status and this name of the kind.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, kind: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!(problem["type"], format!("/problems/{kind}"), "{self:?}");
+        assert_eq!(problem["status"], status, "{self:?}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{self:?}");
+        problem
+    }
+}
+
+thread_local! {
+    static HTTP: (tokio::runtime::Runtime, reqwest::Client) = (
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
+        client(),
+    );
+}
+
+/// An HTTP client for the loopback.
+pub(crate) fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    // No connection is kept: the peer may be gone the next time.
+    builder.pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().expect("a client")
+}
+
+/// A blocking HTTP exchange; `Err` where there is no answer.
+pub(crate) fn try_exchange(
+    method: &str,
+    addr: &str,
+    path: &str,
+    body: Option<(&str, &[u8])>,
+) -> Result<Answer, reqwest::Error> {
+    HTTP.with(|(runtime, client)| {
+        runtime.block_on(async {
+            let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+            let mut request = client.request(method, format!("http://{addr}{path}"));
+            if let Some((content_type, body)) = body {
+                if !content_type.is_empty() {
+                    request = request.header("content-type", content_type);
+                }
+                request = request.body(body.to_vec());
             }
-            request = request.body(body.to_vec());
-        }
-        let response = request.send().await.unwrap_or_else(|error| panic!("{addr}{path}: {error:?}"));
-        (response.status().as_u16(), response.text().await.expect("a body"))
+            let response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Ok(Answer { status, headers, body: response.text().await? })
+        })
     })
 }
 
-/// The same, with JSON out; the status must be 200.
-pub(crate) fn get_json(addr: &str, path: &str) -> Value {
-    let (status, body) = http("GET", addr, path, None);
-    assert_eq!(status, 200, "{addr}{path}: {body}");
-    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{addr}{path}: {body:?}: {error}"))
+/// A blocking HTTP exchange.
+pub(crate) fn exchange(method: &str, addr: &str, path: &str, body: Option<(&str, &[u8])>) -> Answer {
+    try_exchange(method, addr, path, body).unwrap_or_else(|error| panic!("{method} {addr}{path}: {error:?}"))
 }
 
-/// The same, with JSON in and out.
-pub(crate) fn post_json(addr: &str, path: &str, body: &Value) -> (u16, Value) {
-    let (status, text) = http("POST", addr, path, Some(("application/json", body.to_string().as_bytes())));
-    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+/// GET.
+pub(crate) fn get(addr: &str, path: &str) -> Answer {
+    exchange("GET", addr, path, None)
+}
+
+/// An exchange with JSON in.
+pub(crate) fn send(method: &str, addr: &str, path: &str, body: &Value) -> Answer {
+    exchange(method, addr, path, Some(("application/json", body.to_string().as_bytes())))
+}
+
+/// GET with JSON out; the status must be 200.
+pub(crate) fn get_json(addr: &str, path: &str) -> Value {
+    get(addr, path).expect(200)
+}
+
+/// PUT of a pointer in the labs' raw form; the status must be 200.
+pub(crate) fn rewire(addr: &str, path: &str, to: &str) {
+    exchange("PUT", addr, path, Some(("", to.as_bytes()))).expect(200);
+}
+
+/// Text as a query or a path segment carries it.
+pub(crate) fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// SHA-256 in hex, computed without the help of the code under test.
+pub(crate) fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    hex::encode(<sha2::Sha256 as sha2::Digest>::digest(bytes))
+}
+
+/// `host:port` of a node object.
+pub(crate) fn addr_of(node: &Value) -> String {
+    format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])
+}
+
+/// The names of an object's fields, sorted.
+pub(crate) fn fields(object: &Value) -> Vec<&str> {
+    let object = object.as_object().unwrap_or_else(|| panic!("{object} is no object"));
+    let mut names: Vec<&str> = object.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A version as (epoch, sequence).
+pub(crate) fn version(of: &Value) -> (u64, u64) {
+    let text = of["version"].as_str().unwrap_or_else(|| panic!("no version in {of}"));
+    let (epoch, sequence) = text.split_once('.').unwrap_or_else(|| panic!("{text} is no version"));
+    (epoch.parse().expect("an epoch"), sequence.parse().expect("a sequence"))
+}
+
+/// All that a node holds, page by page; each page must be in id order and begin after the one before.
+pub(crate) fn whole_db(addr: &str, limit: usize) -> Vec<Value> {
+    let mut items: Vec<Value> = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = get_json(addr, &format!("/db?limit={limit}{after}"));
+        assert_eq!(fields(&page), ["items", "next"]);
+        let new = page["items"].as_array().expect("items");
+        assert!(new.len() <= limit, "{} items of at most {limit}", new.len());
+        items.extend(new.iter().cloned());
+        match page["next"].as_str() {
+            Some(next) => {
+                assert_eq!(items.last().map(|item| &item["id"]), Some(&page["next"]), "next is the last id");
+                after = format!("&after={next}");
+            }
+            None => break,
+        }
+    }
+    let ids: Vec<&str> = items.iter().map(|item| item["id"].as_str().expect("an id")).collect();
+    assert!(ids.is_sorted_by(|one, other| one < other), "in id order, each once: {ids:?}");
+    items
+}
+
+/// What a ring should be, from nothing but the addresses of its nodes.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    /// Id and address, in ring order from zero upwards.
+    pub(crate) nodes: Vec<(String, String)>,
+}
+
+impl Model {
+    /// Of nodes whose ids are the hashes of their addresses.
+    pub(crate) fn of(addrs: &[String]) -> Model {
+        let mut nodes: Vec<_> = addrs.iter().map(|addr| (sha256(addr), addr.clone())).collect();
+        nodes.sort();
+        Model { nodes }
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Where a node stands.
+    pub(crate) fn position(&self, addr: &str) -> usize {
+        self.nodes.iter().position(|(_, there)| there == addr).unwrap_or_else(|| panic!("{addr} is not in {self:?}"))
+    }
+
+    /// The node so many places clockwise of another.
+    pub(crate) fn after(&self, addr: &str, places: usize) -> &str {
+        &self.nodes[(self.position(addr) + places) % self.len()].1
+    }
+
+    /// The node before another.
+    pub(crate) fn before(&self, addr: &str) -> &str {
+        self.after(addr, self.len() - 1)
+    }
+
+    /// The owner of an id: the last node at or before it, clockwise.
+    pub(crate) fn owner(&self, id: &str) -> &str {
+        let at_or_before = self.nodes.iter().rev().find(|(node, _)| node.as_str() <= id);
+        &at_or_before.or(self.nodes.last()).expect("a ring has a node").1
+    }
+}
+
+/// Whether a process runs. Zombies don't.
+pub(crate) fn runs(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X') | None))
+}
+
+/// The pids of all processes that were started with an argument that is a path inside `dir`.
+pub(crate) fn processes_of(dir: &Path) -> Vec<i32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok());
+    let inside = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = command.split(|byte| *byte == 0).filter_map(|argument| std::str::from_utf8(argument).ok());
+        *pid != std::process::id() as i32 && arguments.any(|argument| Path::new(argument).starts_with(dir))
+    };
+    pids.filter(inside).collect()
+}
+
+/// Sends a signal to a process that this test has started.
+pub(crate) fn signal(pid: u64, signal: nix::sys::signal::Signal) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    nix::sys::signal::kill(pid, signal).unwrap_or_else(|error| panic!("cannot signal {pid}: {error}"));
 }

@@ -1,0 +1,151 @@
+//! Pointers that were rewired by hand: the ring heals, and nothing is lost.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Lab, addr_of, escape, eventually, exchange, get, get_json, rewire, send};
+use serde_json::json;
+
+/// Asks each value of some node, whatever state the pointers are in.
+fn all_found(lab: &Lab, values: &[String]) {
+    let addrs = lab.addrs();
+    for (number, value) in values.iter().enumerate() {
+        let answer = get(&addrs[number % addrs.len()], &format!("/dht/lookup?value={}", escape(value)));
+        assert_eq!(answer.expect(200)["value"], **value);
+    }
+}
+
+#[test]
+fn successors_that_were_wired_wrongly_heal() {
+    let lab = Lab::with_nodes(7);
+    let values = lab.fill(70);
+    let (addrs, model) = (lab.addrs(), lab.model());
+    for (number, addr) in addrs.iter().enumerate() {
+        rewire(addr, "/succ", model.after(addr, 2 + number % 4));
+    }
+    assert!(!lab.tasks(&["doctor"]).ok, "the doctor sees it");
+    all_found(&lab, &values);
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn predecessors_that_were_wired_wrongly_heal() {
+    let lab = Lab::with_nodes(7);
+    let values = lab.fill(70);
+    let (addrs, model) = (lab.addrs(), lab.model());
+    for (number, addr) in addrs.iter().enumerate() {
+        rewire(addr, "/pred", model.after(addr, 1 + number % 4));
+    }
+    all_found(&lab, &values);
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn a_ring_wired_backwards_heals() {
+    let lab = Lab::with_nodes(5);
+    let values = lab.fill(50);
+    let (addrs, model) = (lab.addrs(), lab.model());
+    for addr in &addrs {
+        rewire(addr, "/succ", model.before(addr));
+        rewire(addr, "/pred", model.after(addr, 1));
+    }
+    all_found(&lab, &values);
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn two_rings_wired_out_of_one_find_together_again() {
+    let lab = Lab::with_nodes(6);
+    let values = lab.fill(60);
+    let (addrs, model) = (lab.addrs(), lab.model());
+    // Every other node: two rings, each in order and content with itself.
+    for addr in &addrs {
+        rewire(addr, "/succ", model.after(addr, 2));
+        rewire(addr, "/pred", model.after(addr, model.len() - 2));
+    }
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn writes_while_the_pointers_are_wrong_are_kept() {
+    let lab = Lab::with_nodes(6);
+    let (addrs, model) = (lab.addrs(), lab.model());
+    let mut values = lab.fill(30);
+    for round in 0..4 {
+        for addr in &addrs {
+            rewire(addr, "/succ", model.after(addr, 2 + round));
+            rewire(addr, "/pred", model.after(addr, 1 + round));
+            let value = format!("written in round {round} through {addr}");
+            send("POST", addr, "/dht/store", &json!({ "value": value })).expect(200);
+            values.push(value);
+        }
+        all_found(&lab, &values);
+    }
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn a_node_that_was_wired_to_itself_comes_back() {
+    let lab = Lab::with_nodes(4);
+    let values = lab.fill(40);
+    let addr = lab.addrs()[1].clone();
+    rewire(&addr, "/succ", &addr);
+    rewire(&addr, "/pred", &addr);
+    lab.heals();
+    lab.holds(&values);
+}
+
+#[test]
+fn the_last_one_alive_says_that_it_is_cut_off_and_can_be_made_a_ring() {
+    let lab = Lab::with_nodes(3);
+    let values = lab.fill(40);
+    let (survivor, victims) = ("node-1", ["node-2", "node-3"]);
+    let addr = lab.addr(survivor);
+    for victim in victims {
+        lab.ok(&["kill", victim]);
+    }
+    eventually("it is not ready", Duration::from_secs(20), || {
+        (get(&addr, "/health/ready").status == 503).then_some(())
+    });
+    get(&addr, "/health/ready").problem(503, "not-ready");
+    assert_eq!(get_json(&addr, "/health/live")["status"], "live", "the process is well");
+    eventually("it knows that it is cut off", Duration::from_secs(20), || {
+        (get_json(&addr, "/nodeinfo")["membership"] == "isolated").then_some(())
+    });
+    // It has lost both others at once and must not believe that it is the ring. One comes back: so do all its values.
+    lab.ok(&["start", "node-2"]);
+    eventually("it has its ring again", Duration::from_secs(20), || {
+        (get(&addr, "/health/ready").status == 200).then_some(())
+    });
+    lab.ok(&["start", "node-3"]);
+    lab.heals();
+    lab.holds(&values);
+
+    for victim in victims {
+        lab.ok(&["kill", victim]);
+    }
+    eventually("it knows that it is cut off", Duration::from_secs(20), || {
+        (get_json(&addr, "/nodeinfo")["membership"] == "isolated").then_some(())
+    });
+    let alone = exchange("PUT", &addr, "/succ", Some(("", addr.as_bytes()))).expect(200);
+    assert_eq!(addr_of(&alone), addr);
+    eventually("it is a ring of one", Duration::from_secs(20), || {
+        (get(&addr, "/health/ready").status == 200).then_some(())
+    });
+    let mut all = values;
+    for number in 0..20 {
+        let value = format!("stored alone {number}");
+        lab.ok(&["store", &value]);
+        all.push(value);
+    }
+    // And when the others do come back after all, nothing of either side is lost.
+    lab.ok(&["start", "--all"]);
+    lab.heals();
+    lab.holds(&all);
+}
