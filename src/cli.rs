@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chordal_protocol::{Id, Mode};
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +54,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Keep everything in memory: it is gone when the node stops
-    #[arg(long, env = "CHORDAL_MEMORY")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "CHORDAL_MEMORY")]
     pub memory: bool,
     /// How lookups travel: linear, fingers or cached
     #[arg(long, default_value_t = Mode::default(), value_name = "MODE", env = "CHORDAL_ROUTING")]
@@ -62,7 +63,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "HEX", value_parser = hex_prefix, env = "CHORDAL_ID")]
     pub id: Option<Id>,
     /// Begin a ring for lessons: nodes may be placed, and GET may change state
-    #[arg(long, env = "CHORDAL_LAB")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "CHORDAL_LAB")]
     pub lab: bool,
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "CHORDAL_LOG_FORMAT")]

@@ -13,7 +13,7 @@ fn is_node(node: &Value, addr: &str) {
     assert_eq!(fields(node), NODE);
     assert_eq!(addr_of(node), addr);
     assert_eq!(node["id"], sha256(addr));
-    assert!(node["port"].is_u64() && !node["name"].as_str().unwrap().is_empty(), "{node}");
+    assert!(node["port"].is_u64() && !node["name"].as_str().expect("a name").is_empty(), "{node}");
 }
 
 fn port_of(addr: &str) -> u16 {

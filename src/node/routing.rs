@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chordal_protocol::{
-    Contact, Hop, Id, Interval, LookupError, Mode, NextHop, Record, Refusal, Reply, Request, Why, Write, Written,
+    Contact, Hop, Id, Interval, LookupError, Membership, Mode, NextHop, Record, Refusal, Reply, Request, Why, Write,
+    Written,
 };
 use rand::RngExt;
 
@@ -132,14 +133,13 @@ impl Router {
                 Some(contact) => contact,
                 None => match self.likely_owner(id) {
                     Some(contact) => contact,
-                    None => match self.find_once(id, self.mode, &tries).await {
+                    None => match self.find_unless_cut_off(id, &tries).await? {
                         Ok(way) => {
                             // The owner is asked again, now for what it shall do: the same hop.
                             hops += way.trace.len().saturating_sub(1) as u32;
                             way.owner
                         }
                         Err(error) => {
-                            self.give_up_if_cut_off()?;
                             tries.again(error.to_string()).await?;
                             continue;
                         }
@@ -190,17 +190,17 @@ impl Router {
         (!self.driver.suspects.includes(&seen.addr)).then_some(seen)
     }
 
-    /// A node without a ring need not be waited for.
-    fn give_up_if_cut_off(&self) -> Result<(), NodeError> {
-        let core = self.driver.lock();
-        match core.chord.membership() {
-            chordal_protocol::Membership::Isolated => Err(NodeError::Unavailable {
+    /// The owner, where looking for it makes sense: a node without a ring need not be waited for.
+    async fn find_unless_cut_off(&self, id: Id, tries: &Tries) -> Result<Result<Way, LookupError>, NodeError> {
+        let membership = self.driver.lock().chord.membership();
+        match membership {
+            Membership::Isolated => Err(NodeError::Unavailable {
                 reason: "this node has lost all its successors and cannot tell whether they died or it was cut off. It \
                          looks for them; start them again (tasks start --all). If they are gone for good, PUT this node's \
                          own address to its /succ to make it a ring of one"
                     .to_owned(),
             }),
-            _ => Ok(()),
+            _ => Ok(self.find_once(id, self.mode, tries).await),
         }
     }
 }

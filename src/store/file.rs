@@ -151,7 +151,7 @@ fn unopened(name: &str, error: &redb::Error) -> StoreError {
 fn damaged(name: &str, reason: &str) -> StoreError {
     StoreError::Unusable(format!(
         "{name} is damaged, or not the store of a node ({reason}). Move it away, or choose another data directory: the \
-         node then starts without content, as a new one, and what it held is on the nodes that held copies"
+         node then starts without content, as a new one, without what it held"
     ))
 }
 

@@ -9,7 +9,7 @@ use chordal_protocol::{
 };
 use serde_json::json;
 
-use crate::common::{Daemon, Lab, eventually, get_json, http};
+use crate::common::{Daemon, Lab, eventually, get, get_json};
 use crate::support::{
     Answer, Fake, Manner, Running, Say, ask, dead_address, frame, get, lone, named, post, put, resident_mib, ring_of,
     still_works,
@@ -311,6 +311,6 @@ fn tasks_says_what_is_wrong_with_those_who_are_no_nodes() {
         assert!(line.contains(&fake.0.addr), "{what}: {line}");
     }
     assert!(!lab.path().join("network_state.json").exists());
-    let (status, _) = http("GET", &lone(lab.path()).addr, "/health/live", None);
+    let status = get(&lone(lab.path()).addr, "/health/live").status;
     assert_eq!(status, 200);
 }

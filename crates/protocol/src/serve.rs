@@ -203,8 +203,8 @@ impl Chord {
     /// A successor that leaves asks the node before it to fetch what it holds. Two neighbours that leave at once would wait
     /// for each other; the one with the smaller id gives way.
     fn serve_absorb(&mut self, from: Contact, ranges: Vec<Interval>, events: &mut Vec<Event>) -> Reply {
-        let gives_way = self.membership == Membership::Leaving && self.me.id > from.id;
-        if gives_way {
+        let stands_firm = self.membership == Membership::Leaving && self.me.id > from.id;
+        if stands_firm {
             return Reply::Refused(Refusal::Busy);
         }
         if self.successors.first() != Some(&from) {
