@@ -228,13 +228,19 @@ async fn open_store(dir: Option<&Path>) -> Result<(Arc<dyn Store>, Option<Durabl
     let Some(dir) = dir.map(Path::to_owned) else {
         return Ok((Arc::new(MemoryStore::new()), None));
     };
+    let shown = dir.display().to_string();
     let opened = tokio::task::spawn_blocking(move || {
         let store = DiskStore::open(dir)?;
         let remembered = Driver::remembered(&store)?;
         Ok::<_, StoreError>((store, remembered))
     });
-    let (store, remembered) = opened.await.map_err(|error| StartError::System(error.to_string()))??;
-    Ok((Arc::new(store), remembered))
+    match opened.await.map_err(|error| StartError::System(error.to_string()))? {
+        Ok((store, remembered)) => Ok((Arc::new(store), remembered)),
+        Err(StoreError::Full(reason)) => Err(StartError::System(format!(
+            "the disk of {shown} is full: {reason}. Free some space and start the node again, or choose another --data-dir"
+        ))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Listens where it was told to, or, with port 0, where the data directory remembers.
