@@ -37,6 +37,8 @@ pub(crate) struct Core {
     recent: Recent,
     submitted: u64,
     pointers_submitted: u64,
+    /// Of how many failures to write the state it is known that it must be sent again.
+    failures: u64,
 }
 
 /// How far the protocol's state is on disk.
@@ -86,7 +88,13 @@ impl Driver {
         let (ring_lane, ring) = mpsc::channel(LANE);
         let (content_lane, content) = mpsc::channel(LANE);
         let driver = Driver {
-            core: Mutex::new(Core { chord, recent: Recent::default(), submitted: 0, pointers_submitted: 0 }),
+            core: Mutex::new(Core {
+                chord,
+                recent: Recent::default(),
+                submitted: 0,
+                pointers_submitted: 0,
+                failures: 0,
+            }),
             store,
             writer,
             transport,
@@ -369,7 +377,7 @@ impl Driver {
         }
         let revision = core.chord.revision();
         let failures = self.durability.borrow().failures;
-        if revision > core.submitted {
+        if revision > core.submitted || self.must_be_sent_again(core) {
             self.submit_state(core);
         }
         let batch = (!changes.is_empty()).then(|| self.writer.submit(changes));
@@ -381,6 +389,14 @@ impl Driver {
             }
         };
         Ticket { revision, failures, batch }
+    }
+
+    /// Whether the state was sent and did not get there. Whoever waits for it would wait for ever if nothing else came.
+    fn must_be_sent_again(&self, core: &mut Core) -> bool {
+        let durability = self.durability.borrow();
+        let failed = durability.failures > core.failures;
+        core.failures = durability.failures;
+        failed && durability.revision < core.chord.revision()
     }
 
     /// Sends the state to the disk, and sees to it that its arrival is noted whoever waits for it.
@@ -435,17 +451,15 @@ impl Driver {
         if durability.revision >= ticket.revision {
             return Ok(changed);
         }
-        let error = durability.error.clone().unwrap_or(StoreError::Closed);
-        drop(durability);
-        // What could not be written is sent again with whatever comes next.
-        self.lock().submitted = 0;
-        Err(error)
+        // What could not be written is sent again with whatever comes next, or with the next beat.
+        Err(durability.error.clone().unwrap_or(StoreError::Closed))
     }
 
     /// Writes the pointers if they have changed. They are hints, so nobody waits for it.
     pub(crate) fn write_pointers(&self) {
         let mut core = self.lock();
-        if core.chord.pointer_revision() > core.pointers_submitted || core.chord.revision() > core.submitted {
+        let again = self.must_be_sent_again(&mut core);
+        if again || core.chord.pointer_revision() > core.pointers_submitted || core.chord.revision() > core.submitted {
             self.submit_state(&mut core);
         }
     }

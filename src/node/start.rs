@@ -251,13 +251,19 @@ fn check_host_port(addr: &str) -> Result<(), StartError> {
 }
 
 async fn open_store(dir: PathBuf) -> Result<(Arc<dyn Store>, Option<Durable>), StartError> {
+    let shown = dir.display().to_string();
     let opened = tokio::task::spawn_blocking(move || {
         let store = DiskStore::open(dir)?;
         let remembered = Driver::remembered(&store)?;
         Ok::<_, StoreError>((store, remembered))
     });
-    let (store, remembered) = opened.await.map_err(|error| StartError::System(error.to_string()))??;
-    Ok((Arc::new(store), remembered))
+    match opened.await.map_err(|error| StartError::System(error.to_string()))? {
+        Ok((store, remembered)) => Ok((Arc::new(store), remembered)),
+        Err(StoreError::Full(reason)) => Err(StartError::System(format!(
+            "the disk of {shown} is full: {reason}. Free some space and start the node again, or choose another --data-dir"
+        ))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the directory of a node is called that has no other name for it.

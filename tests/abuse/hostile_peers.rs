@@ -9,7 +9,7 @@ use chordal_protocol::{
 };
 use serde_json::json;
 
-use crate::common::{Daemon, Lab, eventually, get, get_json};
+use crate::common::{Daemon, Lab, eventually, get_json};
 use crate::support::{
     Answer, Fake, Manner, Running, Say, ask, dead_address, frame, get, lone, named, post, put, resident_mib, ring_of,
     still_works,
