@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chordal_protocol::{
-    Contact, Id, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
+    Contact, Id, Interval, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ pub use config::Config;
 use driver::Driver;
 pub use error::NodeError;
 use routing::{Asked, Router};
-pub use start::StartError;
+pub use start::{StartError, remembers_its_ring};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
 
 /// Who answered, and after how many hops.
@@ -225,9 +225,14 @@ impl Node {
         }
     }
 
-    /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, it
-    /// stays a member.
+    /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, or
+    /// has values and nobody to hand them to, it stays a member.
     pub async fn leave(&self) -> Result<(), NodeError> {
+        if self.stands_alone()
+            && let values @ 1.. = self.inner.driver.ask_store(|store| store.count(Interval::whole(Id::ZERO))).await?
+        {
+            return Err(nobody_takes(values));
+        }
         let node = self.clone();
         // Whoever asked may go away; what has begun is finished.
         let leaving = tokio::spawn(async move {
@@ -235,8 +240,14 @@ impl Node {
             let left = tokio::time::timeout(deadline, node.inner.driver.run(Procedure::Leave)).await;
             let gone = node.inner.driver.lock().chord.membership() == Membership::Left;
             if left.is_ok() && gone {
+                // All the others may have left while it did.
+                let values = node.inner.driver.ask_store(|store| store.count(Interval::whole(Id::ZERO))).await;
+                let is_last = node.holds_views();
                 node.inner.stop.cancel();
-                return Ok(());
+                return match values {
+                    Ok(values @ 1..) if is_last => Err(nobody_takes(values)),
+                    _ => Ok(()),
+                };
             }
             node.inner.driver.lock().chord.stay();
             Err(NodeError::Unavailable {
@@ -248,6 +259,16 @@ impl Node {
             })
         });
         leaving.await.unwrap_or_else(|error| Err(NodeError::Unavailable { reason: error.to_string() }))
+    }
+
+    /// Whether there is nobody, as far as it knows, to whom it could hand over.
+    fn stands_alone(&self) -> bool {
+        let core = self.inner.driver.lock();
+        core.chord.is_alone() || core.chord.membership() == Membership::Isolated
+    }
+
+    fn holds_views(&self) -> bool {
+        !self.inner.driver.lock().chord.views().held().is_empty()
     }
 
     /// Stops without leaving: the ring sees a crash, and a data directory keeps everything. Returns when the server has
@@ -292,6 +313,15 @@ fn refused_by(node: &Contact, refusal: Refusal) -> NodeError {
         Refusal::Settled(reason) => NodeError::Conflict { reason: format!("{node} does not join: {reason}") },
         Refusal::OtherRing(_) => NodeError::Conflict { reason: format!("{node}: {refusal}") },
         other => NodeError::Peer { addr: node.addr.clone(), reason: other.to_string() },
+    }
+}
+
+fn nobody_takes(values: u64) -> NodeError {
+    NodeError::Conflict {
+        reason: format!(
+            "the last node of a ring cannot leave while it holds values ({values}), for nobody could take them; end it with \
+             SIGTERM, which keeps its data directory (`tasks killall` removes that too)"
+        ),
     }
 }
 

@@ -62,8 +62,14 @@ impl Node {
     /// ([`Node::ready`]).
     pub async fn start(mut config: Config) -> Result<Node, StartError> {
         check(&config)?;
-        let (store, remembered) = open_store(config.data_dir.as_deref()).await?;
-        let resumes = remembered.as_ref().is_some_and(|it| it.membership != Membership::Left);
+        let (store, mut remembered) = open_store(config.data_dir.as_deref()).await?;
+        let resumes = remembered.as_ref().is_some_and(goes_on);
+        if let Some(durable) = remembered.as_mut().filter(|it| resumes && it.membership == Membership::Left) {
+            // Everybody else had left before it: it is the ring.
+            durable.membership = Membership::Joined;
+            durable.predecessor = None;
+            durable.successors.clear();
+        }
         let listener = listen(&mut config, remembered.as_ref()).await?;
         let me = identity(&config, &listener, remembered.as_ref())?;
         let chord = match remembered {
@@ -182,6 +188,24 @@ impl Node {
                 tracing::error!(%addr, ?side, "was not wired: nobody answers there");
             }
         });
+    }
+}
+
+/// Whether the node that stopped in this state in `dir` goes on where it was when it is started again, without being told
+/// of its ring. One that has left begins anew, in whichever ring it is told of. To be asked while no node uses `dir`.
+pub fn remembers_its_ring(dir: &Path) -> Result<bool, StoreError> {
+    if !DiskStore::exists(dir) {
+        return Ok(false);
+    }
+    Ok(Driver::remembered(&DiskStore::open(dir)?)?.as_ref().is_some_and(goes_on))
+}
+
+/// A node that has left has handed over all that it held, unless it was the last one: then its ring goes on with it.
+fn goes_on(durable: &Durable) -> bool {
+    match durable.membership {
+        Membership::Left => !durable.held.is_empty(),
+        Membership::Joining => durable.ring.is_some(),
+        Membership::Joined | Membership::Leaving | Membership::Isolated => true,
     }
 }
 
