@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use chordal::node::remembers_its_ring;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -43,11 +44,15 @@ pub(crate) async fn start(context: &Context, task: &cli::Start) -> Result<Report
     Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
 }
 
-/// Nodes with data remember their ring. They start all at once and without contacts, for none of them is ready before it
-/// finds another. Those that remember nothing join the ones that run then; if there are none, the first begins a ring.
+/// Nodes that ended as members remember their ring. They start all at once and without contacts, for none of them is ready
+/// before it finds another. Those that had left, or kept everything in memory, join the ones that run then; if there are
+/// none, the first begins a ring.
 async fn bring_back(context: &Context, stopped: Vec<NodeEntry>) -> Result<(Vec<NodeEntry>, Option<NotReady>)> {
     let bar = output::progress(stopped.len() as u64, "starting");
-    let (durable, mut forgetful): (Vec<_>, Vec<_>) = stopped.into_iter().partition(remembers);
+    let names: Vec<String> = stopped.iter().map(|node| node.name.clone()).collect();
+    // Under the lock, for a store that is being looked at cannot be opened by a node that another task starts.
+    let (durable, mut forgetful): (Vec<_>, Vec<_>) =
+        context.state.update(|_| Ok(stopped.into_iter().partition(remembers)))?;
     let mut waves = vec![durable];
     if waves[0].is_empty() && context.state.ring()?.awake().is_empty() {
         waves.push(forgetful.drain(..1).collect());
@@ -61,6 +66,8 @@ async fn bring_back(context: &Context, stopped: Vec<NodeEntry>) -> Result<(Vec<N
         failed = failed.or(failure);
     }
     bar.finish_and_clear();
+    let place = |node: &NodeEntry| names.iter().position(|name| *name == node.name);
+    ready.sort_by_key(place);
     Ok((ready, failed))
 }
 
@@ -102,8 +109,8 @@ fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<
     fleet::spawn_again(state, &node.name, &contacts)
 }
 
-/// Whether the node finds its ring by what it has on disk.
+/// Whether the node finds its ring by what it has on disk. Where that cannot be told, the node itself will say why.
 fn remembers(node: &NodeEntry) -> bool {
-    let has_content = |directory| std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
-    node.port != 0 && node.data_dir.as_ref().is_some_and(has_content)
+    let directory = node.data_dir.as_ref().filter(|_| node.port != 0);
+    directory.is_some_and(|directory| remembers_its_ring(directory).unwrap_or(true))
 }

@@ -1,6 +1,7 @@
 //! What happened to a node: for its log, for those who wait for it, and for those who watch it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -31,13 +32,19 @@ pub(crate) struct JoinFailure {
 pub(crate) struct Happenings {
     handovers: Mutex<VecDeque<Handover>>,
     join_failure: Mutex<Option<JoinFailure>>,
+    left: AtomicBool,
     /// Counts what happened, so that it can be waited for.
     count: watch::Sender<u64>,
 }
 
 impl Default for Happenings {
     fn default() -> Happenings {
-        Happenings { handovers: Mutex::default(), join_failure: Mutex::default(), count: watch::Sender::new(0) }
+        Happenings {
+            handovers: Mutex::default(),
+            join_failure: Mutex::default(),
+            left: AtomicBool::new(false),
+            count: watch::Sender::new(0),
+        }
     }
 }
 
@@ -52,6 +59,11 @@ impl Happenings {
         self.join_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether the node has gone through with leaving its ring.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// Changes whenever something happens.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.count.subscribe()
@@ -60,6 +72,7 @@ impl Happenings {
     pub(crate) fn note(&self, event: Event) {
         self.log(&event);
         match event {
+            Event::Left => self.left.store(true, Ordering::Relaxed),
             Event::JoinFailed { reason, may_pass } => {
                 let failure = JoinFailure { reason, may_pass };
                 *self.join_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);

@@ -20,16 +20,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chordal_protocol::{
-    Contact, Id, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
+    Contact, Id, Interval, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::store::Store;
 pub use config::{Config, Data};
 use driver::Driver;
 pub use error::NodeError;
 use routing::{Asked, Router};
-pub use start::StartError;
+pub use start::{StartError, remembers_its_ring};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
 
 /// Who answered, and after how many hops.
@@ -248,16 +249,23 @@ impl Node {
         }
     }
 
-    /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, it
-    /// stays a member.
+    /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, or
+    /// has values and nobody to hand them to, it stays a member.
     pub async fn leave(&self) -> Result<(), NodeError> {
+        if let Some(values) = self.values_nobody_takes().await? {
+            return Err(nobody_takes(values));
+        }
         let node = self.clone();
         // Whoever asked may go away; what has begun is finished.
         let leaving = tokio::spawn(async move {
             let deadline = node.inner.config.leave_deadline;
             let left = tokio::time::timeout(deadline, node.inner.driver.run(Procedure::Leave)).await;
-            let gone = node.inner.driver.lock().chord.membership() == Membership::Left;
-            if left.is_ok() && gone {
+            if left.is_ok() && node.inner.driver.happenings.has_left() {
+                // All the others may have left while it did.
+                if let Some(values) = node.values_nobody_takes().await? {
+                    node.inner.driver.lock().chord.stay();
+                    return Err(nobody_takes(values));
+                }
                 node.inner.stop.cancel();
                 return Ok(());
             }
@@ -271,6 +279,19 @@ impl Node {
             })
         });
         leaving.await.unwrap_or_else(|error| Err(NodeError::Unavailable { reason: error.to_string() }))
+    }
+
+    /// How many values this node holds, where there is nobody, as far as it knows, to whom it could hand them over.
+    async fn values_nobody_takes(&self) -> Result<Option<u64>, NodeError> {
+        let ranges: Vec<Interval> = {
+            let core = self.inner.driver.lock();
+            let stands_alone = core.chord.successors().is_empty();
+            let held = core.chord.views().held().iter().filter(|_| stands_alone);
+            held.map(|held| held.view.range).collect()
+        };
+        let count = move |store: &dyn Store| ranges.iter().map(|range| store.count(*range)).sum::<Result<u64, _>>();
+        let values = self.inner.driver.ask_store(count).await?;
+        Ok((values > 0).then_some(values))
     }
 
     /// Stops without leaving: the ring sees a crash, and a data directory keeps everything. Returns when the server has
@@ -315,6 +336,15 @@ fn refused_by(node: &Contact, refusal: Refusal) -> NodeError {
         Refusal::Settled(reason) => NodeError::Conflict { reason: format!("{node} does not join: {reason}") },
         Refusal::OtherRing(_) => NodeError::Conflict { reason: format!("{node}: {refusal}") },
         other => NodeError::Peer { addr: node.addr.clone(), reason: other.to_string() },
+    }
+}
+
+fn nobody_takes(values: u64) -> NodeError {
+    NodeError::Conflict {
+        reason: format!(
+            "the last node of a ring cannot leave while it holds values ({values}), for nobody could take them; end it with \
+             SIGTERM, which keeps its data directory (`tasks killall` removes that too)"
+        ),
     }
 }
 

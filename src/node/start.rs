@@ -1,7 +1,7 @@
 //! How a node begins: its store, its address, its place on a ring, and its server.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl Node {
                 (listen(&mut config, None).await?, store, None)
             }
         };
-        let resumes = remembered.as_ref().is_some_and(|it| it.membership != Membership::Left);
+        let resumes = remembered.as_ref().is_some_and(goes_on);
         let me = identity(&config, &listener, remembered.as_ref())?;
         let chord = match remembered {
             Some(mut durable) if resumes => {
@@ -219,6 +219,21 @@ impl Node {
             }
         });
     }
+}
+
+/// Whether the node that stopped in this state in `dir` goes on where it was when it is started again, without being told
+/// of its ring. One that has left, or had not joined yet, begins anew. To be asked while no node uses `dir`.
+pub fn remembers_its_ring(dir: &Path) -> Result<bool, StoreError> {
+    if !DiskStore::exists(dir) {
+        return Ok(false);
+    }
+    let remembered = Driver::remembered(&DiskStore::open(dir)?)?;
+    Ok(remembered.is_some_and(|durable| goes_on(&durable) && durable.membership != Membership::Joining))
+}
+
+/// A node that has left has handed over all that it held.
+fn goes_on(durable: &Durable) -> bool {
+    durable.membership != Membership::Left
 }
 
 /// Settings that make no sense together.

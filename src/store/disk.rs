@@ -59,6 +59,11 @@ impl DiskStore {
         DiskStore::over(Box::new(move || directory.open()))
     }
 
+    /// Whether there is a store in this directory.
+    pub fn exists(directory: impl AsRef<Path>) -> bool {
+        file::store_in(directory.as_ref()).exists()
+    }
+
     pub(super) fn over(open: Open) -> Result<DiskStore, StoreError> {
         let database = open()?;
         Ok(DiskStore { current: RwLock::new(Current { database: Some(database), number: 0 }), open })

@@ -53,7 +53,7 @@ impl DataDirectory {
                 "{shown} cannot be locked ({error}). Choose a data directory on a disk of this machine"
             )),
         })?;
-        let store = directory.join("store.redb");
+        let store = store_in(directory);
         if !store.try_exists().map_err(|error| inaccessible(directory, &error))? {
             create(directory, &store)?;
         }
@@ -64,6 +64,11 @@ impl DataDirectory {
     pub(super) fn open(&self) -> Result<Database, StoreError> {
         open_as(&self.store.display().to_string(), || Ok(builder().open(&self.store)?))
     }
+}
+
+/// Where the store of a data directory is.
+pub(super) fn store_in(directory: &Path) -> PathBuf {
+    directory.join("store.redb")
 }
 
 /// What every database is opened with.

@@ -249,13 +249,10 @@ impl Chord {
 
     /// What it must not forget.
     pub fn durable(&self) -> Durable {
-        // Who left with its hands full, because there was nobody to take over, comes back as the member that it was.
-        let with_content = self.membership == Membership::Left && !self.views.held().is_empty();
-        let membership = if with_content { Membership::Joined } else { self.membership };
         Durable {
             me: self.me.clone(),
             ring: self.ring,
-            membership,
+            membership: self.membership,
             predecessor: self.predecessor.clone(),
             successors: self.successors.entries().to_vec(),
             contacts: self.contacts.iter().cloned().collect(),

@@ -44,7 +44,7 @@ impl Chord {
                 if self.is_alone() { self.gone(Vec::new()) } else { self.ask_predecessor() }
             }
             // It has no place on a ring, so nobody can take over from it.
-            Membership::Joining | Membership::Isolated | Membership::Left => self.gone(Vec::new()),
+            Membership::Joining | Membership::Isolated | Membership::Left => Step::done(vec![Event::Left]),
         }
     }
 
@@ -120,9 +120,12 @@ impl Chord {
         Call::new(to, request, then)
     }
 
+    /// Who goes with its hands full, because nobody is there to take over, comes back as the member that it was.
     fn gone(&mut self, mut events: Vec<Event>) -> Step {
-        self.membership = Membership::Left;
-        self.touch();
+        if self.views.held().is_empty() {
+            self.membership = Membership::Left;
+            self.touch();
+        }
         events.push(Event::Left);
         Step::done(events)
     }
