@@ -169,6 +169,9 @@ pub fn start(args: StartArgs) -> ExitCode {
     }
 }
 
+/// For how long a node that is told to stop while it starts may still find its place, so that it can leave in order.
+const STARTING: Duration = Duration::from_secs(3);
+
 async fn run(args: StartArgs) -> Result<(), String> {
     // Before anything else, so that a signal during the start is not lost.
     let listen_for = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
@@ -181,26 +184,32 @@ async fn run(args: StartArgs) -> Result<(), String> {
         }
     };
     tokio::pin!(told_to_stop);
-    let node = tokio::select! {
-        node = Node::start(config(args)) => node.map_err(|error| error.to_string())?,
-        _ = &mut told_to_stop => return Ok(()),
+    let start = Node::start(config(args));
+    tokio::pin!(start);
+    let (node, told) = tokio::select! {
+        node = &mut start => (node, None),
+        signal = &mut told_to_stop => match tokio::time::timeout(STARTING, start).await {
+            // It may have joined just now, and must not go with what it was given.
+            Ok(node) => (node, Some(signal)),
+            Err(_) => return Ok(()),
+        },
     };
+    let node = node.map_err(|error| error.to_string())?;
     let running = async {
-        match node.ready().await {
-            Ok(()) => announce(&node, ready_file.as_deref())?,
-            Err(reason) => tracing::warn!(%reason, "not ready yet"),
+        while let Err(reason) = node.ready().await {
+            tracing::warn!(%reason, "not ready yet");
         }
-        if node.not_ready().is_some() {
-            while node.ready().await.is_err() {}
-            announce(&node, ready_file.as_deref())?;
-        }
+        announce(&node, ready_file.as_deref())?;
         node.stopped().await;
         Ok::<(), String>(())
     };
-    let signal = tokio::select! {
-        ended = running => return ended,
-        () = node.stopped() => return Ok(()),
-        signal = &mut told_to_stop => signal,
+    let signal = match told {
+        Some(signal) => signal,
+        None => tokio::select! {
+            ended = running => return ended,
+            () = node.stopped() => return Ok(()),
+            signal = &mut told_to_stop => signal,
+        },
     };
     tracing::info!(signal, "told to stop: leaving the ring");
     if let Err(error) = node.leave().await {

@@ -8,6 +8,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use chordal::node::member_in;
 use rand::seq::IndexedRandom as _;
 
 use crate::cli::{self, NodeOptions};
@@ -210,19 +211,26 @@ fn write_ready(state: &mut NetworkState, spawned: &NodeEntry, note: &ReadyNote) 
     Ok(Some(entry.clone()))
 }
 
+/// Ends a node. One that could not leave in order may hold values by now: its entry stays, as a stopped one.
 async fn give_up(context: &Context, mut spawned: Spawned) -> Result<()> {
     spawn::terminate(&spawned.entry).await;
     let _ = spawned.child.try_wait();
     let gone = &spawned.entry;
+    let member = gone.data_dir.as_deref().and_then(|directory| member_in(directory).ok().flatten());
+    let nothing_stays = spawned.is_new && member.as_ref().is_none_or(|member| member.values == 0);
     context.state.update(|state| {
-        if spawned.is_new {
+        if nothing_stays {
             state.nodes.retain(|node| node.name != gone.name || node.pid != gone.pid);
         } else if let Some(entry) = state.entry_mut(&gone.name) {
             entry.status = Status::Stopped;
+            if let Some(member) = &member {
+                entry.port = member.contact.port();
+                entry.id = Some(member.contact.id);
+            }
         }
         Ok(())
     })?;
-    if spawned.is_new {
+    if nothing_stays {
         context.state.places().clear(gone);
     }
     Ok(())

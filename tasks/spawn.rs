@@ -21,7 +21,7 @@ use crate::process;
 const POLL: Duration = Duration::from_millis(5);
 
 /// How long a node may take to leave when it is told to by a signal; then it is killed.
-const TERMINATION: Duration = Duration::from_secs(5);
+const TERMINATION: Duration = Duration::from_secs(15);
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);

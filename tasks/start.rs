@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use chordal::node::remembers_its_ring;
+use chordal::node::member_in;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -102,7 +102,7 @@ async fn start_at_once(
 
 fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<Spawned> {
     let contacts = if remembers(node) { Vec::new() } else { fleet::running_contacts(state).unwrap_or_default() };
-    if node.port == 0 && state.entry(&node.name).is_some_and(|entry| !entry.is_alive()) {
+    if node.port == 0 && !remembers(node) && state.entry(&node.name).is_some_and(|entry| !entry.is_alive()) {
         // It ended before it was ready and nobody was there to clean up: what it began to write is of no use.
         places.clear_data(node);
     }
@@ -111,6 +111,5 @@ fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<
 
 /// Whether the node finds its ring by what it has on disk. Where that cannot be told, the node itself will say why.
 fn remembers(node: &NodeEntry) -> bool {
-    let directory = node.data_dir.as_ref().filter(|_| node.port != 0);
-    directory.is_some_and(|directory| remembers_its_ring(directory).unwrap_or(true))
+    node.data_dir.as_ref().is_some_and(|directory| member_in(directory).map_or(true, |member| member.is_some()))
 }

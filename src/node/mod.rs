@@ -30,7 +30,7 @@ pub use config::{Config, Data};
 use driver::Driver;
 pub use error::NodeError;
 use routing::{Asked, Router};
-pub use start::{StartError, remembers_its_ring};
+pub use start::{StartError, StoppedMember, member_in};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
 
 /// Who answered, and after how many hops.

@@ -221,14 +221,28 @@ impl Node {
     }
 }
 
-/// Whether the node that stopped in this state in `dir` goes on where it was when it is started again, without being told
-/// of its ring. One that has left, or had not joined yet, begins anew. To be asked while no node uses `dir`.
-pub fn remembers_its_ring(dir: &Path) -> Result<bool, StoreError> {
+/// A node that was stopped as a member of its ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoppedMember {
+    /// Who it is.
+    pub contact: Contact,
+    /// How many values it holds.
+    pub values: u64,
+}
+
+/// Who goes on as a member of its ring, without being told of it, when a node is started again in `dir`. Nobody if there was
+/// none, or one that has left or had not joined yet. To be asked while no node uses `dir`.
+pub fn member_in(dir: &Path) -> Result<Option<StoppedMember>, StoreError> {
     if !DiskStore::exists(dir) {
-        return Ok(false);
+        return Ok(None);
     }
-    let remembered = Driver::remembered(&DiskStore::open(dir)?)?;
-    Ok(remembered.is_some_and(|durable| goes_on(&durable) && durable.membership != Membership::Joining))
+    let store = DiskStore::open(dir)?;
+    let remembered = Driver::remembered(&store)?;
+    let Some(durable) = remembered.filter(|it| goes_on(it) && it.membership != Membership::Joining) else {
+        return Ok(None);
+    };
+    let values = durable.held.iter().map(|view| store.count(view.range)).sum::<Result<u64, StoreError>>()?;
+    Ok(Some(StoppedMember { contact: durable.me, values }))
 }
 
 /// A node that has left has handed over all that it held.
