@@ -164,17 +164,25 @@ fn who_lies_about_who_it_is_is_not_believed() {
 fn tell(addr: &str, ring: Option<&str>, from: Contact, request: Request) -> Reply {
     let ring = ring.map(|ring| {
         let mut id = [0; 16];
-        hex::decode_to_slice(ring, &mut id).unwrap();
+        hex::decode_to_slice(ring, &mut id).expect("a message and its reply");
         RingId(id)
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a message and its reply");
     let reply = runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().expect("a message and its reply");
         let message = frame(&Envelope { ring, from, request });
-        client.post(format!("http://{addr}/peer")).body(message).send().await.unwrap().bytes().await.unwrap()
+        client
+            .post(format!("http://{addr}/peer"))
+            .body(message)
+            .send()
+            .await
+            .expect("a message and its reply")
+            .bytes()
+            .await
+            .expect("a message and its reply")
     });
     assert_eq!(reply[..2], WIRE_VERSION.to_be_bytes());
-    postcard::from_bytes(&reply[2..]).unwrap()
+    postcard::from_bytes(&reply[2..]).expect("a message and its reply")
 }
 
 #[test]
