@@ -220,7 +220,7 @@ impl Node {
         let said = self.hello(addr).await?;
         let (me, ring, _) = &said;
         let lie = |reason: String| NodeError::Peer { addr: addr.to_owned(), reason };
-        if !me.is_well_formed() {
+        if !me.is_well_formed() || me.port() == 0 {
             return Err(lie("it gives itself no address of the form host:port, or too long a name".to_owned()));
         }
         if !me.is_genuine() && !ring.is_some_and(|ring| ring.lab) {
