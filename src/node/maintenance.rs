@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::driver::{Driver, Lanes};
 
@@ -76,8 +77,17 @@ async fn drain(driver: Arc<Driver>, mut lane: mpsc::Receiver<Procedure>) {
             }
         }
         for procedure in waiting {
-            driver.run(procedure).await;
+            run(&driver, procedure).await;
         }
+    }
+}
+
+/// Runs a procedure such that a fault in it does not end the others of its lane.
+async fn run(driver: &Arc<Driver>, procedure: Procedure) {
+    let own = Arc::clone(driver);
+    let work = AbortOnDropHandle::new(tokio::spawn(async move { own.run(procedure).await }));
+    if let Err(error) = work.await {
+        tracing::error!(%error, "a procedure has failed");
     }
 }
 
@@ -91,7 +101,7 @@ async fn on_each_beat(driver: Arc<Driver>, mut beats: mpsc::Receiver<()>, interv
         // All nodes of a machine hear the beat at the same moment; they need not act on it at the same moment.
         let jitter = rand::rng().random_range(0..300);
         tokio::time::sleep(Duration::from_millis(jitter)).await;
-        driver.run(Procedure::FixFingers { all: beat <= WHOLE_TABLE_BEATS }).await;
+        run(&driver, Procedure::FixFingers { all: beat <= WHOLE_TABLE_BEATS }).await;
         driver.write_pointers();
     }
 }

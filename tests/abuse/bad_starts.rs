@@ -150,13 +150,17 @@ fn data_that_is_damaged_newer_or_something_else_is_left_alone() {
 
 /// A copy of a good store that says that it has a format of the future.
 fn newer(to: &Path, from: &Path) {
-    std::fs::create_dir(to).unwrap();
-    std::fs::copy(from.join("store.redb"), to.join("store.redb")).unwrap();
-    let database = redb::Database::open(to.join("store.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
+    std::fs::create_dir(to).expect("a store can be edited");
+    std::fs::copy(from.join("store.redb"), to.join("store.redb")).expect("a store can be edited");
+    let database = redb::Database::open(to.join("store.redb")).expect("a store can be edited");
+    let transaction = database.begin_write().expect("a store can be edited");
     let about = redb::TableDefinition::<&str, u64>::new("about");
-    transaction.open_table(about).unwrap().insert("format", 1000).unwrap();
-    transaction.commit().unwrap();
+    transaction
+        .open_table(about)
+        .expect("a store can be edited")
+        .insert("format", 1000)
+        .expect("a store can be edited");
+    transaction.commit().expect("a store can be edited");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chordal_protocol::{
-    Condition, Contact, Content, Envelope, Id, Membership, Refusal, Reply, Request, RequestId, RingId, WIRE_VERSION,
-    Write,
+    Condition, Contact, Content, Envelope, Id, Interval, Membership, Refusal, Reply, Request, RequestId, RingId, View,
+    WIRE_VERSION, Write,
 };
 use serde_json::json;
 
@@ -164,17 +164,25 @@ fn who_lies_about_who_it_is_is_not_believed() {
 fn tell(addr: &str, ring: Option<&str>, from: Contact, request: Request) -> Reply {
     let ring = ring.map(|ring| {
         let mut id = [0; 16];
-        hex::decode_to_slice(ring, &mut id).unwrap();
+        hex::decode_to_slice(ring, &mut id).expect("a message and its reply");
         RingId(id)
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a message and its reply");
     let reply = runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().expect("a message and its reply");
         let message = frame(&Envelope { ring, from, request });
-        client.post(format!("http://{addr}/peer")).body(message).send().await.unwrap().bytes().await.unwrap()
+        client
+            .post(format!("http://{addr}/peer"))
+            .body(message)
+            .send()
+            .await
+            .expect("a message and its reply")
+            .bytes()
+            .await
+            .expect("a message and its reply")
     });
     assert_eq!(reply[..2], WIRE_VERSION.to_be_bytes());
-    postcard::from_bytes(&reply[2..]).unwrap()
+    postcard::from_bytes(&reply[2..]).expect("a message and its reply")
 }
 
 #[test]
@@ -208,17 +216,39 @@ fn messages_of_strangers_are_refused() {
     }
     let reply = tell(&node.addr, Some(&ring), genuine(), write(5 << 20));
     assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(text)) if text.contains("travel")), "{reply:?}");
+    for from in [
+        Contact::at("127.0.0.1:1", "n".repeat(5 << 20)),
+        Contact::at("127.0.0.1:1", "two\nlines"),
+        Contact::at("h".repeat(1 << 20) + ":1", ""),
+    ] {
+        let reply = tell(&node.addr, Some(&ring), from, Request::Notify(Vec::new()));
+        assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(_))), "{reply:?}");
+    }
     // A node of the ring that nobody can reach may call itself a neighbour; it is found out.
     tell(&node.addr, Some(&ring), genuine(), Request::Notify(Vec::new()));
-    tell(
-        &node.addr,
-        Some(&ring),
-        genuine(),
-        Request::Absorb(vec![chordal_protocol::Interval::whole(Id::ZERO); 10_000]),
-    );
+    tell(&node.addr, Some(&ring), genuine(), Request::Absorb(vec![Interval::whole(Id::ZERO); 10_000]));
     eventually("the node is alone again", DEADLINE, || (get(&node.addr, "/pred").status == 404).then_some(()));
     get(&node.addr, "/dht/lookup?key=k").problem(404);
     still_works(&node.addr);
+}
+
+#[test]
+fn who_claims_a_range_that_is_not_theirs_does_not_keep_it() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let ring = ring_of(&node.addr);
+    assert_eq!(post(&node.addr, "/dht/store", &json!({ "key": "k", "value": "v" })).status, 200);
+    // An epoch that somebody might have reached, by counting or by force; and one that nobody can count on from.
+    for epoch in [1000, 1 << 40, u64::MAX] {
+        let claimant = Contact::at(dead_address(), "claimant");
+        let view = View::of_one(Interval::whole(claimant.id), epoch, &claimant);
+        tell(&node.addr, Some(&ring), claimant, Request::Notify(vec![view]));
+        eventually("it serves what it holds", DEADLINE, || {
+            let ready = get(&node.addr, "/health/ready").status == 200;
+            (ready && get(&node.addr, "/dht/lookup?key=k").status == 200).then_some(())
+        });
+        still_works(&node.addr);
+    }
 }
 
 #[test]

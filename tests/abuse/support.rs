@@ -60,6 +60,15 @@ impl Answer {
     }
 }
 
+/// Whether a simple question is answered with 200: not so while there is no room for one more connection.
+pub(crate) fn is_served(addr: &str) -> bool {
+    let mut socket = connect(addr);
+    let request = b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    socket.write_all(request).and_then(|()| socket.read_to_end(&mut answer)).is_ok()
+        && answer.starts_with(b"HTTP/1.1 200")
+}
+
 /// Sends these bytes and reads all that comes back. `half_close` ends our side after sending.
 pub(crate) fn raw(addr: &str, bytes: &[u8], half_close: bool) -> Answer {
     let (began, mut socket) = (Instant::now(), connect(addr));
@@ -151,10 +160,13 @@ pub(crate) enum Manner {
     /// Sends headers that never end.
     NeverBegins,
     /// Speaks the protocol as far as this does.
-    Speaks(Box<dyn Fn(&Fake, &Envelope) -> Say + Send + Sync>),
+    Speaks(Box<Words>),
     /// Answers every message with this status and these bytes.
     Answers(&'static str, Vec<u8>),
 }
+
+/// What a fake node has to say.
+pub(crate) type Words = dyn Fn(&Fake, &Envelope) -> Say + Send + Sync;
 
 /// What a fake node says to a message.
 pub(crate) enum Say {
@@ -226,7 +238,7 @@ impl Fake {
                 let _ = read_message(&mut socket);
                 let _ = socket.write_all(b"HTTP/1.1 200 OK\r\n");
                 let lines = b"x: yyyyyyyy\r\n".repeat(100);
-                while !self.over.load(Ordering::Relaxed) && socket.write_all(&lines).is_ok() {}
+                self.repeat(&mut socket, &lines);
             }
             Manner::Answers(status, bytes) => {
                 while read_message(&mut socket).is_some() && answer(&mut socket, status, bytes) {}
@@ -251,7 +263,15 @@ impl Fake {
     fn babble(&self, socket: &mut TcpStream) {
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
         let chunk = [b"10000\r\n".as_slice(), &[0; 0x10000], b"\r\n"].concat();
-        while !self.over.load(Ordering::Relaxed) && socket.write_all(&chunk).is_ok() {}
+        self.repeat(socket, &chunk);
+    }
+
+    fn repeat(&self, socket: &mut TcpStream, bytes: &[u8]) {
+        while !self.over.load(Ordering::Relaxed) {
+            if socket.write_all(bytes).is_err() {
+                return;
+            }
+        }
     }
 
     fn hang(&self, socket: &mut TcpStream) {

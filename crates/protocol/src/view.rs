@@ -9,6 +9,10 @@ use crate::{Contact, Id, Interval, Time, Version};
 /// How far ahead a range is put that is taken by force, so that no epoch of its former view can reach it.
 pub const FORCED_EPOCH_STEP: u64 = 1 << 20;
 
+/// No epoch gets here by counting, nor by all the force of a ring's life. Who tells of one lies, or is damaged; counting on
+/// from it would overflow.
+const EPOCH_LIMIT: u64 = 1 << 62;
+
 /// How many handed-over ranges a node remembers as hints once they have been acknowledged.
 const REMEMBERED_HANDOVERS: usize = 64;
 
@@ -272,7 +276,7 @@ impl Views {
     /// views that this node had to yield to, with the part that it lost.
     pub fn reconcile(&mut self, me: &Contact, told: &[View]) -> Vec<(Interval, View)> {
         let mut lost = Vec::new();
-        for view in told.iter().filter(|view| view.primary != *me) {
+        for view in told.iter().filter(|view| view.primary != *me && view.epoch < EPOCH_LIMIT) {
             let over: Vec<Interval> = self
                 .held
                 .iter()
