@@ -1,4 +1,5 @@
 //! Nodes that leave, die, come back and join, and what becomes of the values.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -62,27 +63,6 @@ fn who_leaves_hands_everything_to_its_predecessor() {
 }
 
 #[test]
-fn two_neighbours_leave_at_the_same_time() {
-    let lab = Lab::with_nodes(6);
-    let values = lab.fill(90);
-    for round in 0..2 {
-        let (model, addrs) = (lab.model(), lab.addrs());
-        let first = addrs[round].clone();
-        let pair = [lab.name_at(&first), lab.name_at(model.after(&first, 1))];
-        let leaving = pair
-            .each_ref()
-            .map(|name| lab.command(&["leave", name]).stdout(std::process::Stdio::null()).spawn().unwrap());
-        for mut child in leaving {
-            assert!(child.wait().unwrap().success(), "{}", lab.logs());
-        }
-        assert!(lab.nodes().iter().all(|entry| !pair.iter().any(|name| entry["name"] == **name)));
-        lab.holds(&values);
-        lab.heals();
-    }
-    assert_eq!(lab.addrs().len(), 2);
-}
-
-#[test]
 fn a_request_to_leave_needs_no_task() {
     let lab = Lab::with_nodes(4);
     let values = lab.fill(60);
@@ -140,22 +120,6 @@ fn a_node_that_is_told_to_stop_leaves_first() {
 }
 
 #[test]
-fn a_ring_whose_machine_is_shut_down_comes_back() {
-    let lab = Lab::with_nodes(6);
-    let values = lab.fill(90);
-    // A shutdown tells all processes at once, and kills those that take too long.
-    let processes: Vec<u64> = lab.nodes().iter().map(|node| node["pid"].as_u64().unwrap()).collect();
-    processes.iter().for_each(|process| signal(*process, Signal::SIGTERM));
-    processes.iter().for_each(|process| ends(*process));
-    let ports: Vec<String> = lab.nodes().iter().map(addr_of).collect();
-    lab.ok(&["start", "--all"]);
-    assert_eq!(lab.nodes().iter().map(addr_of).collect::<Vec<_>>(), ports);
-    lab.heals();
-    assert_eq!(lab.json(&["doctor"])["nodes"], 6);
-    lab.holds(&values);
-}
-
-#[test]
 fn the_last_node_does_not_take_the_values_with_it() {
     let lab = Lab::with_nodes(2);
     let values = lab.fill(30);
@@ -163,6 +127,13 @@ fn the_last_node_does_not_take_the_values_with_it() {
     lab.holds(&values);
     let refusal = lab.fails(&["leave", "node-1"]);
     assert!(refusal.contains("last") && refusal.contains("killall"), "{refusal}");
+    lab.holds(&values);
+    exchange("POST", &lab.addr("node-1"), "/dht/leave", None).problem(409, "conflict");
+    // Told to stop it does stop, and its ring goes on where it was.
+    let process = pid(&lab, "node-1");
+    signal(process, Signal::SIGTERM);
+    ends(process);
+    lab.ok(&["start", "node-1"]);
     lab.holds(&values);
     // With nothing to hand over it may go.
     for value in &values {
@@ -399,12 +370,17 @@ fn is_one_ring(nodes: &[Daemon]) {
         let answer = get(addr, route);
         answer.status == 200 && addr_of(&answer.json()) == to
     };
+    // Each is ready as a ring of its own before it is wired, and serves the whole circle for another moment.
+    let serves_its_own = |addr: &String| {
+        let info = get_json(addr, "/nodeinfo");
+        let views = info["views"].as_array().unwrap();
+        views.len() == 1 && views[0]["range"] == info["range"]
+    };
     eventually("the pointers are as they were wired", PATIENCE, || {
         let wired =
             |addr: &String| points(addr, "/pred", model.before(addr)) && points(addr, "/succ", model.after(addr, 1));
-        addrs.iter().all(wired).then_some(())
+        addrs.iter().all(|addr| wired(addr) && serves_its_own(addr)).then_some(())
     });
-    // Each was a ring of its own a moment ago. What is stored now may lie with the wrong one for another moment, and is found.
     let values: Vec<String> = (0..20).map(|number| format!("value {number}")).collect();
     for (number, value) in values.iter().enumerate() {
         send("POST", &addrs[number % addrs.len()], "/dht/store", &json!({ "value": value })).expect(200);

@@ -1,4 +1,5 @@
 //! Every route of the labs, with its exact fields, on real nodes.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod common;
 
@@ -242,6 +243,10 @@ fn gets_that_change_something_are_for_lessons() {
     }
     get(&node.addr, "/lookup/by-head").problem(404, "no-such-value");
     assert!(node.child.try_wait().unwrap().is_none());
+    get(&node.addr, "/dht/leave").problem(409, "conflict");
+    for item in common::whole_db(&node.addr, 10) {
+        exchange("DELETE", &node.addr, &format!("/db/{}", item["id"].as_str().unwrap()), None).expect(200);
+    }
     let left = get_json(&node.addr, "/dht/leave");
     is_node(&left["left"], &node.addr);
     let ended =
