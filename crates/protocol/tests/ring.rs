@@ -25,6 +25,8 @@ struct Net {
     chance: Pcg64Mcg,
     now: Time,
     nodes: BTreeMap<String, Node>,
+    /// Those that stopped with something in their hands.
+    stopped: Vec<Node>,
     open: Vec<(Time, String, Call)>,
 }
 
@@ -34,7 +36,7 @@ const ROUND: u64 = 500;
 impl Net {
     fn new(seed: u64) -> Net {
         let chance = Pcg64Mcg::seed_from_u64(seed);
-        Net { seed, chance, now: Time::ZERO, nodes: BTreeMap::new(), open: Vec::new() }
+        Net { seed, chance, now: Time::ZERO, nodes: BTreeMap::new(), stopped: Vec::new(), open: Vec::new() }
     }
 
     fn contact(i: usize) -> Contact {
@@ -107,8 +109,12 @@ impl Net {
                         self.happened(addr, vec![Event::JoinFailed { reason, may_pass }]);
                     }
                 }
+                // Who has nobody to hand over to stops with all that it holds, and may come back with it.
                 Event::Left => {
-                    self.nodes.remove(addr);
+                    let gone = self.nodes.remove(addr).expect("it was there");
+                    if !gone.chord.views().held().is_empty() {
+                        self.stopped.push(gone);
+                    }
                 }
                 _ => {}
             }
@@ -517,4 +523,33 @@ fn a_node_that_stands_alone_gives_up_its_ring_when_it_is_welcomed_to_another() {
     assert_all_values(&mut net);
     assert_eq!(net.serve(&Net::contact(1).addr, envelope), Ok(Reply::Accepted), "asking again changes nothing");
     net.settle(1);
+}
+
+#[test]
+fn when_all_leave_at_once_those_who_remain_have_everything() {
+    for seed in 0..200 {
+        let n = 2 + seed as usize % 6;
+        let mut net = ring(seed, n);
+        for i in 0..n {
+            for _ in 0..net.chance.random_range(0..30) {
+                let soon = Time(net.now.0 + 50);
+                net.deliver(soon);
+            }
+            net.begin(i, Procedure::Leave);
+        }
+        for _ in 0..20 {
+            net.round();
+        }
+        // Whoever could not leave in time stops as it is, and is started again.
+        net.open.clear();
+        let stopped = std::mem::take(&mut net.stopped);
+        let rest = std::mem::take(&mut net.nodes).into_values();
+        for node in rest.chain(stopped) {
+            let chord = Chord::restore(node.chord.durable(), Settings::default());
+            net.nodes.insert(chord.me().addr.clone(), Node { chord, disk: node.disk });
+        }
+        assert!(!net.nodes.is_empty(), "seed {seed}: the last one keeps what it has");
+        net.settle(60);
+        assert_all_values(&mut net);
+    }
 }
