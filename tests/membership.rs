@@ -182,6 +182,23 @@ fn who_was_killed_comes_back_with_its_data() {
 }
 
 #[test]
+fn who_remembers_only_nodes_that_are_gone_finds_the_ring_all_the_same() {
+    let lab = Lab::with_nodes(3);
+    lab.ok(&["kill", "node-1"]);
+    lab.heals();
+    // None of these has it ever heard of, and all that it knew leave.
+    lab.ok(&["addmany", "3"]);
+    for name in ["node-2", "node-3"] {
+        lab.ok(&["leave", name]);
+    }
+    let values = lab.fill(40);
+    lab.ok(&["start", "node-1"]);
+    lab.heals();
+    assert_eq!(lab.json(&["doctor"])["nodes"], 4);
+    lab.holds(&values);
+}
+
+#[test]
 fn several_die_at_once_and_what_was_written_meanwhile_stays() {
     let lab = Lab::with_nodes(8);
     let mut values = lab.fill(80);
