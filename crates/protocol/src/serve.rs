@@ -198,7 +198,7 @@ impl Chord {
     /// for each other; the one with the smaller id gives way.
     fn serve_absorb(&mut self, from: Contact, ranges: Vec<Interval>, events: &mut Vec<Event>) -> Reply {
         let gives_way = self.membership == Membership::Leaving && self.me.id > from.id;
-        if gives_way {
+        if gives_way || self.departing {
             return Reply::Refused(Refusal::Busy);
         }
         if self.successors.first() != Some(&from) {

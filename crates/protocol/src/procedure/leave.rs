@@ -32,6 +32,7 @@ impl Chord {
     pub fn stay(&mut self) {
         if self.membership == Membership::Leaving {
             self.membership = Membership::Joined;
+            self.departing = false;
             self.touch();
         }
     }
@@ -52,11 +53,10 @@ impl Chord {
         if self.membership != Membership::Leaving {
             return Step::default();
         }
-        let ranges: Vec<_> = self.views.held().iter().map(|held| held.view.range).collect();
-        let handed_over = ranges.is_empty() && self.views.unacknowledged().is_none();
-        if handed_over {
+        if self.has_handed_over() {
             return self.tell_successor();
         }
+        let ranges = self.views.held().iter().map(|held| held.view.range).collect();
         if self.is_alone() {
             return self.gone(Vec::new());
         }
@@ -94,8 +94,11 @@ impl Chord {
                 Step { events, ..self.look_again(0) }
             }
             (Then::Fetching { looks }, _) => {
-                let handed_over = self.views.held().is_empty() && self.views.unacknowledged().is_none();
-                if handed_over || looks >= ASK_AGAIN { self.ask_predecessor() } else { self.look_again(looks + 1) }
+                if self.has_handed_over() || looks >= ASK_AGAIN {
+                    self.ask_predecessor()
+                } else {
+                    self.look_again(looks + 1)
+                }
             }
             (Then::SuccessorTold, _) => match self.predecessor.clone() {
                 Some(predecessor) => Step::ask(self.departing(&predecessor, Then::Told), Vec::new()),
@@ -105,7 +108,13 @@ impl Chord {
         }
     }
 
+    /// Whether nothing is left here, and nothing is coming: a range that is being decided for this node would go with it.
+    fn has_handed_over(&self) -> bool {
+        self.views.held().is_empty() && self.views.unacknowledged().is_none() && self.deciding == 0
+    }
+
     fn tell_successor(&mut self) -> Step {
+        self.departing = true;
         match self.successors.first().cloned() {
             Some(successor) => Step::ask(self.departing(&successor, Then::SuccessorTold), Vec::new()),
             None => self.gone(Vec::new()),
