@@ -44,8 +44,8 @@ pub(crate) async fn start(context: &Context, task: &cli::Start) -> Result<Report
     Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
 }
 
-/// Nodes that ended as members remember their ring. They start all at once and without contacts, for none of them is ready
-/// before it finds another. Those that had left, or kept everything in memory, join the ones that run then; if there are
+/// Nodes that ended as members remember their ring. They start all at once, for none of them is ready before it finds
+/// another. Those that had left, or kept everything in memory, join the ones that run then; if there are
 /// none, the first begins a ring.
 async fn bring_back(context: &Context, stopped: Vec<NodeEntry>) -> Result<(Vec<NodeEntry>, Option<NotReady>)> {
     let bar = output::progress(stopped.len() as u64, "starting");
@@ -101,7 +101,8 @@ async fn start_at_once(
 }
 
 fn again(state: &mut NetworkState, places: &Places, node: &NodeEntry) -> Result<Spawned> {
-    let contacts = if remembers(node) { Vec::new() } else { fleet::running_contacts(state).unwrap_or_default() };
+    // Also for those that remember their ring: all whom they knew may have gone since.
+    let contacts = fleet::running_contacts(state).unwrap_or_default();
     if node.port == 0 && !remembers(node) && state.entry(&node.name).is_some_and(|entry| !entry.is_alive()) {
         // It ended before it was ready and nobody was there to clean up: what it began to write is of no use.
         places.clear_data(node);

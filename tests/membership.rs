@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{
     Daemon, Lab, Place, addr_of, escape, eventually, exchange, fields, get, get_json, processes_of, runs, send, sha256,
-    signal, whole_db,
+    signal, version, whole_db,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -60,6 +60,27 @@ fn who_leaves_hands_everything_to_its_predecessor() {
     lab.heals();
     lab.holds(&values);
     assert!(lab.fails(&["leave", "node-2"]).contains("node-2"));
+}
+
+#[test]
+fn two_neighbours_leave_at_the_same_time() {
+    let lab = Lab::with_nodes(6);
+    let values = lab.fill(90);
+    for round in 0..2 {
+        let (model, addrs) = (lab.model(), lab.addrs());
+        let first = addrs[round].clone();
+        let pair = [lab.name_at(&first), lab.name_at(model.after(&first, 1))];
+        let leaving = pair
+            .each_ref()
+            .map(|name| lab.command(&["leave", name]).stdout(std::process::Stdio::null()).spawn().unwrap());
+        for mut child in leaving {
+            assert!(child.wait().unwrap().success(), "{}", lab.logs());
+        }
+        assert!(lab.nodes().iter().all(|entry| !pair.iter().any(|name| entry["name"] == **name)));
+        lab.holds(&values);
+        lab.heals();
+    }
+    assert_eq!(lab.addrs().len(), 2);
 }
 
 #[test]
@@ -117,6 +138,26 @@ fn a_node_that_is_told_to_stop_leaves_first() {
         assert_eq!(lab.json(&["doctor"])["nodes"], 4);
         lab.holds(&values);
     }
+}
+
+#[test]
+fn a_ring_whose_machine_is_shut_down_comes_back() {
+    let lab = Lab::with_nodes(6);
+    let values = lab.fill(90);
+    lab.ok(&["store", "before", "--key", "k"]);
+    let before = lab.json(&["store", "before", "--key", "k"]);
+    // A shutdown tells all processes at once, and kills those that take too long.
+    let processes: Vec<u64> = lab.nodes().iter().map(|node| node["pid"].as_u64().unwrap()).collect();
+    processes.iter().for_each(|process| signal(*process, Signal::SIGTERM));
+    processes.iter().for_each(|process| ends(*process));
+    let ports: Vec<String> = lab.nodes().iter().map(addr_of).collect();
+    lab.ok(&["start", "--all"]);
+    assert_eq!(lab.nodes().iter().map(addr_of).collect::<Vec<_>>(), ports);
+    lab.heals();
+    assert_eq!(lab.json(&["doctor"])["nodes"], 6);
+    lab.holds(&values);
+    let after = lab.json(&["store", "after", "--key", "k"]);
+    assert!(version(&after) > version(&before), "it is the same ring: {before} and {after}");
 }
 
 #[test]
@@ -178,6 +219,23 @@ fn who_was_killed_comes_back_with_its_data() {
     }
     lab.heals();
     assert_eq!(held(&addr), mine);
+    lab.holds(&values);
+}
+
+#[test]
+fn who_remembers_only_nodes_that_are_gone_finds_the_ring_all_the_same() {
+    let lab = Lab::with_nodes(3);
+    lab.ok(&["kill", "node-1"]);
+    lab.heals();
+    // None of these has it ever heard of, and all that it knew leave.
+    lab.ok(&["addmany", "3"]);
+    for name in ["node-2", "node-3"] {
+        lab.ok(&["leave", name]);
+    }
+    let values = lab.fill(40);
+    lab.ok(&["start", "node-1"]);
+    lab.heals();
+    assert_eq!(lab.json(&["doctor"])["nodes"], 4);
     lab.holds(&values);
 }
 

@@ -3,10 +3,11 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Lab, Ran, addr_of, eventually, fields, get, processes_of, signal};
+use common::{Lab, Ran, addr_of, eventually, fields, get, processes_of, runs, signal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -237,4 +238,94 @@ fn completions_are_printed_for_the_usual_shells() {
     }
     assert_eq!(lab.tasks(&["completions", "cobol"]).code, Some(2));
     assert_eq!(std::fs::read_dir(lab.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn several_tasks_at_once_lose_nothing() {
+    let lab = Lab::with_nodes(5);
+    let values = lab.fill(50);
+    let mut tasks: Vec<Vec<String>> = Vec::new();
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for number in 0..6 {
+        tasks.push(words(&format!("store at-once-{number}")));
+    }
+    tasks.extend(["add", "add", "addmany 2", "addmany 2", "add --name twin", "add --name twin"].map(words));
+    tasks.extend(["leave node-3", "leave node-5", "list", "monitor --once"].map(words));
+    let children: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            let words: Vec<&str> = ["--json"].into_iter().chain(task.iter().map(String::as_str)).collect();
+            lab.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let ran: Vec<Ran> = children.into_iter().map(|child| Ran::of(child.wait_with_output().unwrap())).collect();
+    let mut twins = 0;
+    for (task, ran) in tasks.iter().zip(&ran) {
+        if task.contains(&"twin".to_owned()) {
+            twins += usize::from(ran.ok);
+            continue;
+        }
+        assert!(ran.ok, "{task:?}: {ran:#?}\n{}", lab.logs());
+        serde_json::from_str::<Value>(&ran.stdout).unwrap_or_else(|error| panic!("{task:?}: {error}: {ran:#?}"));
+    }
+    assert_eq!(twins, 1, "one of them got the name: {ran:#?}");
+    let nodes = lab.nodes();
+    let names: BTreeSet<&str> = nodes.iter().map(|node| node["name"].as_str().unwrap()).collect();
+    assert_eq!((names.len(), nodes.len()), (10, 10), "5, 7 more, 2 fewer: {nodes:#?}");
+    assert!(!names.contains("node-3") && !names.contains("node-5"));
+    assert!(nodes.iter().all(|node| node["status"] == "running"), "{nodes:#?}");
+    state_is_true(&lab);
+    lab.heals();
+    let all: Vec<String> = values.into_iter().chain((0..6).map(|number| format!("at-once-{number}"))).collect();
+    lab.holds(&all);
+}
+
+/// Whoever the state calls running answers, and there is no process that it does not name.
+fn state_is_true(lab: &Lab) {
+    let listed = lab.json(&["list"]);
+    let nodes = listed["nodes"].as_array().unwrap();
+    let mut named = BTreeSet::new();
+    for node in nodes {
+        assert_ne!(node["status"], "starting", "{node}");
+        if node["status"] == "running" {
+            assert_eq!(get(&addr_of(node), "/health/live").status, 200, "{node}");
+            assert!(runs(node["pid"].as_u64().unwrap()), "{node}");
+            assert_eq!(get(&addr_of(node), "/nodeinfo").json()["name"], node["name"]);
+            named.insert(i32::try_from(node["pid"].as_u64().unwrap()).unwrap());
+        }
+    }
+    let processes: BTreeSet<i32> = processes_of(lab.path()).into_iter().collect();
+    assert_eq!(processes, named, "{nodes:#?}");
+    // Nor files of nodes that are not there.
+    for directory in ["logs", "data"] {
+        let files = std::fs::read_dir(lab.path().join(directory)).unwrap();
+        let files: BTreeSet<_> = files.map(|entry| entry.unwrap().path()).collect();
+        let field = if directory == "logs" { "log" } else { "data_dir" };
+        let expected = nodes.iter().map(|node| std::path::PathBuf::from(node[field].as_str().unwrap()));
+        assert_eq!(files, expected.collect(), "{directory}");
+    }
+}
+
+#[test]
+fn an_interrupted_addmany_leaves_a_state_that_tells_the_truth() {
+    for told in [Signal::SIGINT, Signal::SIGTERM] {
+        let lab = Lab::with_nodes(2);
+        let values = lab.fill(40);
+        let adding = lab.command(&["addmany", "60"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("some are up and others are starting", PATIENCE, || {
+            let nodes = lab.nodes();
+            let count = |status: &str| nodes.iter().filter(|node| node["status"] == status).count();
+            (count("running") > 4 && count("starting") > 0).then_some(())
+        });
+        signal(adding.id().into(), told);
+        let ran = Ran::of(adding.wait_with_output().unwrap());
+        assert!(!ran.ok && ran.stderr.contains("interrupted"), "{ran:#?}");
+        let nodes = lab.nodes().len();
+        assert!((5..62).contains(&nodes), "{nodes} nodes");
+        state_is_true(&lab);
+        lab.heals();
+        assert_eq!(lab.json(&["doctor"])["nodes"], nodes);
+        lab.holds(&values);
+        lab.ok(&["add"]);
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Lab, escape, get_json, rewire, version};
+use common::{Lab, addr_of, escape, get_json, rewire, version};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -263,6 +263,19 @@ fn moved(lab: &Lab) -> u64 {
     lab.addrs().iter().map(moved).sum()
 }
 
+/// Has these nodes leave at the same time. They are asked for other things as long as they are there.
+fn leave_at_once(lab: &Lab, load: &Load, names: &[String]) {
+    let addrs: Vec<String> = names.iter().map(|name| lab.addr(name)).collect();
+    load.leaving.lock().unwrap().extend(addrs.iter().cloned());
+    let silent = || std::process::Stdio::null();
+    let leaving: Vec<_> =
+        names.iter().map(|name| lab.command(&["leave", name]).stdout(silent()).spawn().unwrap()).collect();
+    for mut child in leaving {
+        assert!(child.wait().unwrap().success(), "{}", lab.logs());
+    }
+    load.targets.lock().unwrap().retain(|addr| !addrs.contains(addr));
+}
+
 /// Points every node to wrong ones.
 fn wire_wrongly(lab: &Lab, places: usize) {
     let (addrs, model) = (lab.addrs(), lab.model());
@@ -285,6 +298,22 @@ fn nobody_notices_that_four_nodes_join_at_once() {
 }
 
 #[test]
+fn nobody_notices_that_nodes_leave() {
+    let lab = Lab::with_nodes(12);
+    unnoticed(&lab, |load| {
+        let (model, addrs) = (lab.model(), lab.addrs());
+        // First one, then two that are neighbours, then two more.
+        leave_at_once(&lab, load, &[lab.name_at(&addrs[0])]);
+        let pair = [model.after(&addrs[0], 2), model.after(&addrs[0], 3)].map(|addr| lab.name_at(addr));
+        leave_at_once(&lab, load, &pair);
+        let pair = [model.after(&addrs[0], 6), model.after(&addrs[0], 9)].map(|addr| lab.name_at(addr));
+        leave_at_once(&lab, load, &pair);
+        assert!(moved(&lab) > 0, "nothing has moved: that proves nothing");
+    });
+    assert_eq!(lab.addrs().len(), 7);
+}
+
+#[test]
 fn nobody_notices_that_pointers_are_rewired() {
     let lab = Lab::with_nodes(12);
     unnoticed(&lab, |_| {
@@ -293,4 +322,23 @@ fn nobody_notices_that_pointers_are_rewired() {
             lab.heals();
         }
     });
+}
+
+#[test]
+fn nobody_notices_joins_leaves_and_rewiring_together() {
+    let lab = Lab::with_nodes(12);
+    unnoticed(&lab, |load| {
+        let leavers = ["node-3", "node-7", "node-8"].map(str::to_owned);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                lab.ok(&["addmany", "4"]);
+            });
+            leave_at_once(&lab, load, &leavers);
+        });
+        let joined: Vec<String> = lab.nodes().iter().map(addr_of).collect();
+        *load.targets.lock().unwrap() = joined;
+        wire_wrongly(&lab, 2);
+        lab.heals();
+    });
+    assert_eq!(lab.addrs().len(), 13);
 }

@@ -202,6 +202,10 @@ pub struct Chord {
     pub(crate) mutual: bool,
     /// Since when a gap has been seen whose holder nobody knows.
     pub(crate) orphaned_since: Option<Time>,
+    /// How many hand-overs to this node may have been decided without its knowing yet.
+    pub(crate) deciding: u32,
+    /// Whether it is telling its neighbours that it is gone: from here on it takes nothing over.
+    pub(crate) departing: bool,
     pub(crate) revision: u64,
     pub(crate) pointer_revision: u64,
 }
@@ -221,6 +225,8 @@ impl Chord {
             contacts: VecDeque::new(),
             mutual: false,
             orphaned_since: None,
+            deciding: 0,
+            departing: false,
             revision: 1,
             pointer_revision: 1,
             me,

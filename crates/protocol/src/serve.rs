@@ -208,7 +208,7 @@ impl Chord {
     /// for each other; the one with the smaller id gives way.
     fn serve_absorb(&mut self, from: Contact, ranges: Vec<Interval>, events: &mut Vec<Event>) -> Reply {
         let stands_firm = self.membership == Membership::Leaving && self.me.id > from.id;
-        if stands_firm {
+        if stands_firm || self.departing {
             return Reply::Refused(Refusal::Busy);
         }
         if self.successors.first() != Some(&from) {

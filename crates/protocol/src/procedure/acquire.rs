@@ -5,6 +5,9 @@
 //! receiver fetches the records page by page, each durable before the next is asked for, and asks the holder to decide. The
 //! decision is on the holder's disk before it is told; from then on only the receiver speaks for the range. When it has
 //! installed the view, durably, it says so, and the holder forgets the content.
+//!
+//! A receiver that leaves waits for a decision that it has asked for ([`leave`](super::leave)), and asks for none once it
+//! says goodbye. What it has not installed it never acknowledges: the holder then keeps the content, and takes the range back.
 
 use super::Replied;
 use crate::{Call, Chord, Contact, Event, Interval, Membership, Procedure, Refusal, Reply, Request, Step, View};
@@ -45,7 +48,7 @@ impl From<Then> for super::Then {
 
 impl Chord {
     pub(super) fn begin_acquire(&mut self, range: Interval, from: &Contact) -> Step {
-        if !self.membership.is_member() || from.id == self.me.id {
+        if !self.membership.is_member() || self.departing || from.id == self.me.id {
             return Step::default();
         }
         match self.views.first_gap(&range) {
@@ -70,7 +73,7 @@ impl Chord {
             (Then::Sealed { wanted, retries }, Ok(Reply::Refused(Refusal::Busy | Refusal::Changing)))
                 if retries > 0 =>
             {
-                if !self.membership.is_member() {
+                if !self.membership.is_member() || self.departing {
                     return Step::default();
                 }
                 self.ask_seal(by, wanted, retries - 1)
@@ -83,10 +86,17 @@ impl Chord {
             (Then::Page { open }, Ok(Reply::Page { records, last })) => {
                 let after = records.last().map(|record| record.id).or(open.after);
                 let open = Open { after, records: open.records + records.len() as u64, retries: LOST_RETRIES, ..open };
+                if last && self.departing {
+                    return Step::default();
+                }
+                self.deciding += u32::from(last);
                 let call = if last { decide(by, open) } else { page(by, open) };
                 Step { merge: records, ..Step::ask(call, Vec::new()) }
             }
-            (Then::Decided { open }, Ok(Reply::Decided(view))) => self.install(by, view, open.records),
+            (Then::Decided { open }, Ok(Reply::Decided(view))) => {
+                self.deciding = self.deciding.saturating_sub(1);
+                self.install(by, view, open.records)
+            }
             (Then::Page { open }, Err(_)) if open.retries > 0 => {
                 Step::ask(page(by, Open { retries: open.retries - 1, ..open }).after(BUSY_DELAY), Vec::new())
             }
@@ -99,18 +109,22 @@ impl Chord {
             // The holder asks by itself whether a view that it gave away has arrived.
             (Then::Acknowledged { .. }, _) => Step::default(),
             // Nothing has been decided, as far as is known here; `settle` begins again, and hears it if something was.
-            (Then::Sealed { .. } | Then::Page { .. } | Then::Decided { .. }, _) => Step::default(),
+            (Then::Decided { .. }, _) => {
+                self.deciding = self.deciding.saturating_sub(1);
+                Step::default()
+            }
+            (Then::Sealed { .. } | Then::Page { .. }, _) => Step::default(),
         }
     }
 
     fn install(&mut self, from: &Contact, view: View, records: u64) -> Step {
-        if view.primary != self.me {
+        if view.primary != self.me || self.departing || self.membership == Membership::Left {
             return Step::default();
         }
         let range = view.range;
         let mut events = Vec::new();
         // The answer may come twice; what is held already is in a later epoch than the decision.
-        if self.views.first_gap(&range) == Some(range) && self.membership != Membership::Left {
+        if self.views.first_gap(&range) == Some(range) {
             self.views.install(view.clone());
             self.touch();
             events.push(Event::Received { range, from: from.clone(), records });

@@ -15,10 +15,8 @@ pub(crate) enum Then {
     Asked,
     /// Has it?
     Fetching { looks: u32 },
-    /// The successor knows that I am gone; now the predecessor is told.
-    SuccessorTold,
-    /// Both know.
-    Told,
+    /// One more knows that I am gone; these are still to be told.
+    Told { others: Vec<Contact> },
 }
 
 impl From<Then> for super::Then {
@@ -32,6 +30,7 @@ impl Chord {
     pub fn stay(&mut self) {
         if self.membership == Membership::Leaving {
             self.membership = Membership::Joined;
+            self.departing = false;
             self.touch();
         }
     }
@@ -52,11 +51,10 @@ impl Chord {
         if self.membership != Membership::Leaving {
             return Step::default();
         }
-        let ranges: Vec<_> = self.views.held().iter().map(|held| held.view.range).collect();
-        let handed_over = ranges.is_empty() && self.views.unacknowledged().is_none();
-        if handed_over {
-            return self.tell_successor();
+        if self.has_handed_over() {
+            return self.say_goodbye();
         }
+        let ranges = self.views.held().iter().map(|held| held.view.range).collect();
         if self.is_alone() {
             return self.gone(Vec::new());
         }
@@ -94,30 +92,39 @@ impl Chord {
                 Step { events, ..self.look_again(0) }
             }
             (Then::Fetching { looks }, _) => {
-                let handed_over = self.views.held().is_empty() && self.views.unacknowledged().is_none();
-                if handed_over || looks >= ASK_AGAIN { self.ask_predecessor() } else { self.look_again(looks + 1) }
+                if self.has_handed_over() || looks >= ASK_AGAIN {
+                    self.ask_predecessor()
+                } else {
+                    self.look_again(looks + 1)
+                }
             }
-            (Then::SuccessorTold, _) => match self.predecessor.clone() {
-                Some(predecessor) => Step::ask(self.departing(&predecessor, Then::Told), Vec::new()),
-                None => self.gone(Vec::new()),
-            },
-            (Then::Told, _) => self.gone(Vec::new()),
+            (Then::Told { others }, _) => self.tell(others),
         }
     }
 
-    fn tell_successor(&mut self) -> Step {
-        match self.successors.first().cloned() {
-            Some(successor) => Step::ask(self.departing(&successor, Then::SuccessorTold), Vec::new()),
-            None => self.gone(Vec::new()),
-        }
+    /// Whether nothing is left here, and nothing is coming: a range that is being decided for this node would go with it.
+    fn has_handed_over(&self) -> bool {
+        self.views.held().is_empty() && self.views.unacknowledged().is_none() && self.deciding == 0
     }
 
-    fn departing(&self, to: &Contact, then: Then) -> Call {
+    /// Says goodbye: to the predecessor last, for it then points past me, and to all others that I know to come after me. In a
+    /// small ring these are all, and each of them must know that I left, and did not die: when the others have gone too, it
+    /// is the ring, and not a node that has lost it.
+    fn say_goodbye(&mut self) -> Step {
+        self.departing = true;
+        let mut all: Vec<Contact> = self.predecessor.iter().cloned().collect();
+        all.extend(self.successors.entries().iter().rev().filter(|it| Some(*it) != self.predecessor.as_ref()).cloned());
+        self.tell(all)
+    }
+
+    /// Tells the last of these that I am gone.
+    fn tell(&mut self, mut others: Vec<Contact>) -> Step {
+        let Some(next) = others.pop() else { return self.gone(Vec::new()) };
         let request = Request::Departing {
             predecessor: self.predecessor.clone(),
             successors: self.successors.entries().to_vec(),
         };
-        Call::new(to, request, then)
+        Step::ask(Call::new(&next, request, Then::Told { others }), Vec::new())
     }
 
     /// Who goes with its hands full, because nobody is there to take over, comes back as the member that it was.
