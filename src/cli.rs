@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chordal_protocol::{Id, Mode};
+use chordal_protocol::{Id, LONGEST_NAME, Mode};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::node::{Config, Node};
-
-/// The longest name of a node, in bytes. It travels wherever the node is named.
-const LONGEST_NAME: usize = 128;
 
 /// A node of a Chord ring over HTTP.
 #[derive(Debug, Parser)]

@@ -220,6 +220,9 @@ impl Node {
         let said = self.hello(addr).await?;
         let (me, ring, _) = &said;
         let lie = |reason: String| NodeError::Peer { addr: addr.to_owned(), reason };
+        if !me.is_well_formed() || me.port() == 0 {
+            return Err(lie("it gives itself no address of the form host:port, or too long a name".to_owned()));
+        }
         if !me.is_genuine() && !ring.is_some_and(|ring| ring.lab) {
             return Err(lie(format!(
                 "it calls itself {me} with id {}, which is not the SHA-256 of that address, and only a --lab ring places \

@@ -109,10 +109,10 @@ fn a_full_disk_refuses_loses_nothing_and_goes_on_with_room() {
 fn a_ring_with_one_full_disk_serves_the_other_keys() {
     let lab = Lab::empty();
     let Some(_disk) = Disk::mount(lab.path().join("disk"), "3m") else { return };
-    let poor = Daemon::start(lab.path(), &["--data-dir", "disk/d"]);
-    let rich: Vec<Daemon> = (0..2)
-        .map(|i| Daemon::start(lab.path(), &["--data-dir", &format!("r{i}"), "--bootstrap", &poor.addr]))
-        .collect();
+    // Half of the circle is its.
+    let poor = Daemon::start(lab.path(), &["--data-dir", "disk/d", "--lab", "--id", "00"]);
+    let rich = ["80", "c0"]
+        .map(|id| Daemon::start(lab.path(), &["--data-dir", id, "--lab", "--id", id, "--bootstrap", &poor.addr]));
     let owner = |key: &str| get(&rich[0].addr, &format!("/find?key={key}")).json()["owner"]["port"].to_string();
     let its_port = poor.addr.rsplit_once(':').unwrap().1;
     let (mut kept, mut full) = (Vec::new(), 0);

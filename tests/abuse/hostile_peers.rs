@@ -216,6 +216,14 @@ fn messages_of_strangers_are_refused() {
     }
     let reply = tell(&node.addr, Some(&ring), genuine(), write(5 << 20));
     assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(text)) if text.contains("travel")), "{reply:?}");
+    for from in [
+        Contact::at("127.0.0.1:1", "n".repeat(5 << 20)),
+        Contact::at("127.0.0.1:1", "two\nlines"),
+        Contact::at("h".repeat(1 << 20) + ":1", ""),
+    ] {
+        let reply = tell(&node.addr, Some(&ring), from, Request::Notify(Vec::new()));
+        assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(_))), "{reply:?}");
+    }
     // A node of the ring that nobody can reach may call itself a neighbour; it is found out.
     tell(&node.addr, Some(&ring), genuine(), Request::Notify(Vec::new()));
     tell(&node.addr, Some(&ring), genuine(), Request::Absorb(vec![Interval::whole(Id::ZERO); 10_000]));

@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::Id;
 
+/// The longest address: a host name of the DNS, brackets or not, and a port.
+const LONGEST_ADDR: usize = 264;
+
+/// The longest name of a node, in bytes.
+pub const LONGEST_NAME: usize = 128;
+
 /// A node as others know it.
 ///
 /// The id is SHA-256 of the address, so anyone can check it; only a ring made for lessons (`--lab`) may place nodes.
@@ -30,6 +36,13 @@ impl Contact {
     /// Whether the id is the one that the address hashes to.
     pub fn is_genuine(&self) -> bool {
         self.id == Id::of(&self.addr)
+    }
+
+    /// Whether address and name are such as nodes have: what is remembered, written down and logged of a stranger is short
+    /// and stays on one line.
+    pub fn is_well_formed(&self) -> bool {
+        let is_line = |text: &str, most: usize| text.len() <= most && !text.contains(char::is_control);
+        is_line(&self.addr, LONGEST_ADDR) && is_line(&self.name, LONGEST_NAME)
     }
 
     /// The host part of the address, without the brackets of an IPv6 one.
@@ -83,6 +96,10 @@ mod tests {
         let six = Contact::at("[::1]:9000", "");
         assert_eq!((six.host(), six.port()), ("::1", 9000));
         assert_eq!(six.to_string(), "[::1]:9000");
+        let long = "x".repeat(200);
+        let named = |name: &str| Contact::at("127.0.0.1:9000", name).is_well_formed();
+        assert!(named("") && named("node-ü") && !named(&long) && !named("two\nlines"));
+        assert!(!Contact::at(long.repeat(2) + ":1", "").is_well_formed());
         let placed = Contact { id: Id::ZERO, ..contact.clone() };
         assert!(!placed.is_genuine());
         assert_ne!(placed, contact);

@@ -37,7 +37,7 @@ mod time;
 mod view;
 
 pub use chord::{Answer, Call, Chord, Durable, Event, Outcome, Settings, Step, Unreachable};
-pub use contact::Contact;
+pub use contact::{Contact, LONGEST_NAME};
 pub use finger::{Finger, FingerTable};
 pub use id::{BITS, Id, ParseIdError};
 pub use interval::{Interval, between};

@@ -20,6 +20,10 @@ impl Chord {
 
     /// Why a request is not even looked at: the asker is of another ring or not who it says, or this node is no member.
     fn refusal(&self, ring: Option<crate::RingId>, from: &Contact, request: &Request) -> Option<Refusal> {
+        if !from.is_well_formed() {
+            let text = "the asker's address or name is too long, or not one line".to_owned();
+            return Some(Refusal::Malformed(text));
+        }
         if self.ring.is_some_and(|ring| !ring.lab) && !from.is_genuine() {
             let text =
                 format!("the id of {from} is not the SHA-256 of its address, and only a --lab ring places nodes");
