@@ -267,6 +267,14 @@ impl Views {
             .fold(droppable, |parts, held| parts.iter().flat_map(|part| part.minus(&held.view.range)).collect())
     }
 
+    /// This range is coming back: whoever hands it over holds it, so it had arrived where it was given to, and a word of
+    /// that which comes late must not drop what has come back by then.
+    pub fn comes_back(&mut self, range: &Interval) {
+        for handed in self.handed.iter_mut().filter(|handed| handed.view.range.overlaps(range)) {
+            handed.acknowledged = true;
+        }
+    }
+
     /// The handed-over range that still waits for its receiver's word.
     pub fn unacknowledged(&self) -> Option<&View> {
         self.handed.iter().find(|handed| !handed.acknowledged).map(|handed| &handed.view)
@@ -446,6 +454,15 @@ mod tests {
         assert!(views.confirm());
         assert!(!views.confirm());
         assert_eq!(views.admit_write(&point("2")).unwrap(), Version { epoch: 4, sequence: 1 });
+    }
+
+    #[test]
+    fn a_late_word_does_not_drop_what_is_coming_back() {
+        let mut views = serving(View::of_one(range("1", "9"), 3, &node("1")));
+        views.seal(range("5", "9"), 3, node("5"), Time::ZERO);
+        let given = views.decide().unwrap();
+        views.comes_back(&range("7", "9"));
+        assert_eq!(views.acknowledge(&given), []);
     }
 
     #[test]

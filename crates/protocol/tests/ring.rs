@@ -368,7 +368,8 @@ fn content_follows_those_who_join_and_leave_at_once() {
 
 #[test]
 fn a_leaver_loses_nothing_that_is_just_coming_to_it() {
-    for seed in 0..200 {
+    // 2378: the word that a range had arrived came late, when it was on its way back, and dropped what had come.
+    for seed in (0..200).chain([2378]) {
         let mut net = ring(seed, 5);
         net.join(5, 0);
         net.join(6, 1);

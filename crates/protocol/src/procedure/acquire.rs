@@ -66,6 +66,7 @@ impl Chord {
     pub(super) fn resume_acquire(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
         match (then, outcome) {
             (Then::Sealed { .. }, Ok(Reply::Sealed { range, epoch })) => {
+                self.views.comes_back(&range);
                 let open = Open { range, epoch, after: None, records: 0, retries: LOST_RETRIES };
                 Step::ask(page(by, open), Vec::new())
             }
