@@ -119,18 +119,30 @@ fn list_and_logs_tell_of_nodes_that_run_and_of_those_that_do_not() {
 
 #[test]
 fn logs_are_followed_until_interrupted() {
-    let lab = Lab::with_nodes(2);
+    let lab = Lab::empty();
+    // Requests are told of at this level.
+    assert!(lab.command(&["boot"]).env("RUST_LOG", "debug").output().unwrap().status.success());
     let seen = lab.path().join("followed");
     let out = std::fs::File::create(&seen).unwrap();
-    let mut follow = lab.command(&["logs", "node-1", "-f", "-n", "1"]).stdout(out).spawn().unwrap();
+    let mut follow = Following(lab.command(&["logs", "node-1", "-f", "-n", "1"]).stdout(out).spawn().unwrap());
     let addr = lab.addr("node-1");
     eventually("what is added appears", PATIENCE, || {
         get(&addr, "/find?key=followed");
         std::fs::read_to_string(&seen).unwrap().contains("path=\"/find\"").then_some(())
     });
-    signal(follow.id().into(), Signal::SIGINT);
-    assert!(follow.wait().unwrap().success());
+    signal(follow.0.id().into(), Signal::SIGINT);
+    assert!(follow.0.wait().unwrap().success());
     std::fs::remove_file(&seen).unwrap();
+}
+
+/// A task that goes on by itself, ended at the latest when the test is.
+struct Following(std::process::Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
