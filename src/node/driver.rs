@@ -189,10 +189,12 @@ impl Driver {
 
     /// Answers a node.
     pub(crate) async fn answer(self: &Arc<Self>, envelope: Envelope) -> Reply {
-        if let Request::Invite(ring) = &envelope.request
-            && let Some(refusal) = self.own_content(ring).await
-        {
-            return Reply::Refused(refusal);
+        let mut changes = None;
+        if let Request::Invite(ring) = &envelope.request {
+            changes = Some(self.content_changes.load(Ordering::Relaxed));
+            if let Some(refusal) = self.own_content(ring).await {
+                return Reply::Refused(refusal);
+            }
         }
         if let Request::Write(write) = &envelope.request
             && let Some(refusal) = too_large(write)
@@ -201,6 +203,10 @@ impl Driver {
         }
         let (outcome, events, ticket) = {
             let mut core = self.lock();
+            if changes.is_some_and(|before| before != self.content_changes.load(Ordering::Relaxed)) {
+                // Somebody has stored something here since it was counted.
+                return Reply::Refused(Refusal::Busy);
+            }
             if let Request::Write(write) = &envelope.request
                 && let Some(progress) = core.recent.progress(write.request)
             {
@@ -333,6 +339,12 @@ impl Driver {
         let mine = self.lock().chord.ring();
         if mine.is_none_or(|mine| mine.id == ring.id) {
             return None;
+        }
+        // What waits for the disk counts too.
+        if let Ok(waiting) = self.writer.submit(Vec::new())
+            && let Err(error) = waiting.await
+        {
+            return Some(refusal(error));
         }
         match self.ask_store(|store| store.count(Interval::whole(chordal_protocol::Id::ZERO))).await {
             Ok(0) => None,

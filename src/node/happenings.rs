@@ -59,6 +59,11 @@ impl Happenings {
         self.join_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// The node begins to leave its ring.
+    pub(crate) fn leaves(&self) {
+        self.left.store(false, Ordering::Relaxed);
+    }
+
     /// Whether the node has gone through with leaving its ring.
     pub(crate) fn has_left(&self) -> bool {
         self.left.load(Ordering::Relaxed)

@@ -262,6 +262,7 @@ impl Node {
         // Whoever asked may go away; what has begun is finished.
         let leaving = tokio::spawn(async move {
             let deadline = node.inner.config.leave_deadline;
+            node.inner.driver.happenings.leaves();
             let left = tokio::time::timeout(deadline, node.inner.driver.run(Procedure::Leave)).await;
             if left.is_ok() && node.inner.driver.happenings.has_left() {
                 // All the others may have left while it did.

@@ -405,8 +405,12 @@ impl Chord {
     fn not_served(&self, id: &Id, reason: NotServed) -> Refusal {
         match reason {
             NotServed::Sealed | NotServed::Unconfirmed => Refusal::Changing,
-            NotServed::NotHeld if !self.membership.is_member() => Refusal::NotMember(self.membership),
-            NotServed::NotHeld => Refusal::NotMine(self.hint(id)),
+            NotServed::NotHeld if self.membership.is_member() => Refusal::NotMine(self.hint(id)),
+            // Who has left knows to whom it gave what it held.
+            NotServed::NotHeld => match self.views.holder_elsewhere(id).filter(|view| view.primary != self.me) {
+                Some(view) => Refusal::NotMine(Some(view.primary.clone())),
+                None => Refusal::NotMember(self.membership),
+            },
         }
     }
 
@@ -513,6 +517,12 @@ impl Step {
     /// The procedure ends here.
     pub(crate) fn done(events: Vec<Event>) -> Step {
         Step { events, ..Step::default() }
+    }
+
+    /// The same, after these events.
+    pub(crate) fn after(self, mut events: Vec<Event>) -> Step {
+        events.extend(self.events);
+        Step { events, ..self }
     }
 
     /// The procedure goes on with one call.

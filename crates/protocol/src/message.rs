@@ -195,6 +195,13 @@ pub enum Reply {
     Refused(Refusal),
 }
 
+impl Refusal {
+    /// Whether the refusing node is a member all the same, and only cannot do it now.
+    pub fn is_passing(&self) -> bool {
+        !matches!(self, Refusal::NotMember(_) | Refusal::OtherRing(_) | Refusal::Malformed(_))
+    }
+}
+
 /// Why a node does not do what another asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {

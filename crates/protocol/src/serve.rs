@@ -9,6 +9,10 @@ impl Chord {
     /// Answers a request. What the answer rests on must be durable before it leaves ([`Chord::revision`]).
     pub fn serve(&mut self, now: Time, envelope: Envelope) -> Answer {
         let Envelope { ring, from, request } = envelope;
+        if self.membership == Membership::Isolated && ring.is_some() && ring == self.ring.map(|mine| mine.id) {
+            // Somebody of the ring that was lost.
+            self.remember(&from);
+        }
         let mut events = Vec::new();
         let mut drop = Vec::new();
         let outcome = match self.refusal(ring, &from, &request) {
@@ -33,12 +37,18 @@ impl Chord {
         if for_anybody {
             return None;
         }
-        let for_the_isolated =
-            matches!(request, Request::Read(_) | Request::Write(_) | Request::Page { .. } | Request::Notify(_));
+        let of_content = matches!(request, Request::Read(_) | Request::Write(_));
+        let of_a_handover = matches!(
+            request,
+            Request::Seal(_) | Request::Page { .. } | Request::Decide { .. } | Request::Installed { .. }
+        );
+        let for_the_isolated = of_content || of_a_handover || matches!(request, Request::Notify(_));
         match (self.ring, ring) {
             (Some(mine), Some(theirs)) if mine.id != theirs => Some(Refusal::OtherRing(mine.id)),
             // A node that lost its ring still serves what it may, lets others fetch it, and hears who is there.
             _ if self.membership == Membership::Isolated && for_the_isolated => None,
+            // Who has left tells to whom it gave what it held.
+            _ if self.membership == Membership::Left && of_content => None,
             _ if !self.membership.is_member() => Some(Refusal::NotMember(self.membership)),
             _ => None,
         }
@@ -83,7 +93,7 @@ impl Chord {
                 Some(ring) => return Outcome::Invite(joiner, ring),
                 None => Reply::Refused(Refusal::NotMember(self.membership)),
             },
-            Request::Invite(ring) => self.serve_invite(from, ring, events),
+            Request::Invite(ring) => self.serve_invite(from, ring, drop, events),
             Request::Read(id) => match self.admit_read(&id) {
                 Ok(()) => return Outcome::Read(id),
                 Err(refusal) => Reply::Refused(refusal),
@@ -235,10 +245,13 @@ impl Chord {
             }
         }
         self.drop_successor(from, events);
-        if self.successors.is_empty() && self.membership == Membership::Joined {
-            // What followed the leaver follows me now; if that is nobody, I am a ring of one, as the leaver knew.
-            let following: Vec<Contact> =
-                successors.iter().filter(|contact| contact.id != self.me.id).cloned().collect();
+        if self.membership.is_member() {
+            // What followed the leaver follows me too, behind and between what I know; of several that leave at once each
+            // may know somebody who stays. If nobody is left, I am a ring of one, as the leaver knew.
+            let mut following = self.successors.entries().to_vec();
+            following.extend(successors.iter().filter(|contact| contact.id != self.me.id).cloned());
+            following.sort_by_key(|contact| self.me.id.distance(&contact.id));
+            following.dedup();
             if let Some((head, tail)) = following.split_first() {
                 self.set_successors(head, tail, events);
             }
@@ -247,7 +260,13 @@ impl Chord {
     }
 
     /// A node that stands alone gives up its ring of one to join another; a member of a larger ring does not.
-    fn serve_invite(&mut self, via: Contact, ring: Ring, events: &mut Vec<Event>) -> Reply {
+    fn serve_invite(
+        &mut self,
+        via: Contact,
+        ring: Ring,
+        drop: &mut Vec<Interval>,
+        events: &mut Vec<Event>,
+    ) -> Reply {
         if self.ring.is_some_and(|mine| mine.id == ring.id) && self.membership.is_member() && !self.is_alone() {
             return Reply::Accepted;
         }
@@ -259,6 +278,8 @@ impl Chord {
         if self.ring.is_none_or(|mine| mine.id != ring.id) {
             self.ring = None;
             self.views = crate::Views::default();
+            // Its tombstones are of another ring, and must not outlive values of this one.
+            drop.push(Interval::whole(self.me.id));
         }
         self.membership = Membership::Joining;
         self.set_predecessor(None, events);

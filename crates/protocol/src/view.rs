@@ -191,6 +191,7 @@ impl Views {
     /// Starts to serve a view, and joins it with those beside it that this node serves too.
     pub fn install(&mut self, view: View) {
         self.known.retain(|known| !view.range.covers(&known.range));
+        self.comes_back(&view.range);
         let me = view.primary.clone();
         let mut range = view.range;
         let mut epoch = view.epoch;
@@ -257,7 +258,8 @@ impl Views {
     pub fn acknowledge(&mut self, view: &View) -> Vec<Interval> {
         let mut droppable = Vec::new();
         for handed in self.handed.iter_mut().filter(|handed| !handed.acknowledged) {
-            if handed.view.primary == view.primary && view.range.covers(&handed.view.range) {
+            let is_meant = handed.view.primary == view.primary && view.epoch >= handed.view.epoch;
+            if is_meant && view.range.covers(&handed.view.range) {
                 handed.acknowledged = true;
                 droppable.push(handed.view.range);
             }

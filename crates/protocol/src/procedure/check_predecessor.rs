@@ -50,6 +50,7 @@ impl Chord {
                     self.confirm_by(&views, &mut events);
                 }
             }
+            (Then::Predecessor { .. }, Ok(Reply::Refused(refusal))) if refusal.is_passing() => {}
             (Then::Predecessor { candidate }, _) if self.predecessor.as_ref() == Some(by) => {
                 self.forget_node(by);
                 self.set_predecessor(None, &mut events);

@@ -89,7 +89,7 @@ impl Chord {
                 if self.predecessor.as_ref() == Some(by) {
                     self.set_predecessor(None, &mut events);
                 }
-                Step { events, ..self.look_again(0) }
+                self.look_again(0).after(events)
             }
             (Then::Fetching { looks }, _) => {
                 if self.has_handed_over() || looks >= ASK_AGAIN {

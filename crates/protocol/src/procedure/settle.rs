@@ -30,6 +30,8 @@ pub(crate) enum Then {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Search {
     gap: Interval,
+    /// The holder, if one is known that gives no answer. What is known of it may be old.
+    silent: Option<Contact>,
     /// The last node that answered.
     at: Contact,
     /// The nodes that come next.
@@ -97,7 +99,7 @@ impl Chord {
     }
 
     /// The predecessor has told what it knows. If it stands where it should, points to me, holds all that lies between us and
-    /// knows of no later holder, then a silent holder is dead, and an unknown one is sought round the ring.
+    /// knows of no later holder, one is sought round the ring before a silent holder is taken for dead.
     fn asked_before(
         &mut self,
         now: Time,
@@ -119,17 +121,18 @@ impl Chord {
                 self.orphaned_since = None;
                 Step::default()
             }
-            (_, Some(dead)) => self.take_from_dead(gap, &dead),
-            (_, None) => {
+            (_, silent) => {
                 let (at, ahead) = (self.me.clone(), self.successors.entries().to_vec());
-                self.search(now, Search { gap, at, ahead, left: self.settings.hop_budget })
+                self.search(now, Search { gap, silent, at, ahead, left: self.settings.hop_budget })
             }
         };
-        Step { events, ..step }
+        step.after(events)
     }
 
-    fn knows_holder(&self, gap: &Interval) -> bool {
-        self.views.holder_elsewhere(&gap.lo).is_some_and(|view| view.primary != self.me)
+    /// Whether another holder of the gap is known than the one that is silent.
+    fn knows_holder(&self, gap: &Interval, silent: Option<&Contact>) -> bool {
+        let holder = self.views.holder_elsewhere(&gap.lo).map(|view| &view.primary);
+        holder.is_some_and(|holder| *holder != self.me && Some(holder) != silent)
     }
 
     /// Asks the next node on the way round the ring.
@@ -142,18 +145,21 @@ impl Chord {
             search.left -= 1;
             return Step::ask(Call::new(&next, Request::Neighbours, Then::Search(search)), Vec::new());
         }
-        self.found_nobody(now, search.gap)
+        match search.silent {
+            Some(dead) => self.take_from_dead(search.gap, &dead),
+            None => self.found_nobody(now, search.gap),
+        }
     }
 
     fn searched(&mut self, now: Time, search: Search, by: &Contact, successors: Vec<Contact>, views: &[View]) -> Step {
         let mut events = Vec::new();
         self.reconcile(views, &mut events);
-        let step = if self.knows_holder(&search.gap) {
+        let step = if self.knows_holder(&search.gap, search.silent.as_ref()) {
             self.fill_gap(now)
         } else {
             self.search(now, Search { at: by.clone(), ahead: successors, ..search })
         };
-        Step { events, ..step }
+        step.after(events)
     }
 
     /// No living node knows of a holder. What moves while the search goes on can be missed, so it must end in the same way
@@ -173,7 +179,16 @@ impl Chord {
 
     pub(super) fn resume_settle(&mut self, now: Time, then: Then, by: &Contact, outcome: Replied) -> Step {
         match (then, outcome) {
-            (Then::Holder { gap, .. }, Ok(Reply::Hello { me, .. })) if me == *by => self.begin_acquire(gap, by),
+            (Then::Holder { gap, .. }, Ok(Reply::Hello { me, ring, membership })) if me == *by => {
+                let same_ring = ring.map(|ring| ring.id) == self.ring.map(|ring| ring.id);
+                if same_ring && membership != Membership::Joining {
+                    return self.begin_acquire(gap, by);
+                }
+                // Somebody else lives there now, or the same one without what it had.
+                self.ask_before(now, gap, Some(by.clone()))
+            }
+            // It lives, and will answer when it can: its disk may be full.
+            (Then::Holder { .. }, Ok(Reply::Refused(refusal))) if refusal.is_passing() => Step::default(),
             (Then::Holder { gap, left }, _) if left > 0 => {
                 let call = Call::new(by, Request::Hello, Then::Holder { gap, left: left - 1 });
                 Step::ask(call.after(self.settings.suspicion / QUESTIONS), Vec::new())

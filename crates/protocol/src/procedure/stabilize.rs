@@ -62,6 +62,10 @@ impl Chord {
         if self.successors.first() != Some(by) {
             return Step::default();
         }
+        // Its disk may be full, but it lives.
+        if matches!(&outcome, Ok(Reply::Refused(refusal)) if refusal.is_passing()) {
+            return Step::default();
+        }
         let Ok(Reply::Neighbours { predecessor, successors, views }) = outcome else {
             self.drop_successor(by, &mut events);
             return self.after_loss(steps, events);
