@@ -260,13 +260,7 @@ impl Chord {
     }
 
     /// A node that stands alone gives up its ring of one to join another; a member of a larger ring does not.
-    fn serve_invite(
-        &mut self,
-        via: Contact,
-        ring: Ring,
-        drop: &mut Vec<Interval>,
-        events: &mut Vec<Event>,
-    ) -> Reply {
+    fn serve_invite(&mut self, via: Contact, ring: Ring, drop: &mut Vec<Interval>, events: &mut Vec<Event>) -> Reply {
         if self.ring.is_some_and(|mine| mine.id == ring.id) && self.membership.is_member() && !self.is_alone() {
             return Reply::Accepted;
         }

@@ -191,7 +191,9 @@ impl Views {
     /// Starts to serve a view, and joins it with those beside it that this node serves too.
     pub fn install(&mut self, view: View) {
         self.known.retain(|known| !view.range.covers(&known.range));
-        self.comes_back(&view.range);
+        for handed in self.handed.iter_mut().filter(|handed| view.range.covers(&handed.view.range)) {
+            handed.acknowledged = true;
+        }
         let me = view.primary.clone();
         let mut range = view.range;
         let mut epoch = view.epoch;
