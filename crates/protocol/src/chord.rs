@@ -414,17 +414,17 @@ impl Chord {
         }
     }
 
-    /// Who may serve an id that this node does not: whoever it was handed to, else the owner by the ring's pointers, else,
-    /// while this node waits for what it owns, the one before it.
+    /// Who may serve an id that this node does not: the nearest node before it that is known, which in a small ring is the
+    /// owner. Where that is this node itself it has given the range to somebody, or waits for it, and whoever comes before it
+    /// may have it still.
     fn hint(&self, id: &Id) -> Option<Contact> {
-        let not_me = |contact: &&Contact| contact.id != self.me.id;
-        if let Some(view) = self.views.holder_elsewhere(id) {
-            return Some(&view.primary).filter(not_me).cloned();
+        if let NextHop::Via(hops) = self.next_hop(id, Mode::Fingers, None)
+            && let Some(nearest) = hops.into_iter().next()
+        {
+            return Some(nearest.contact);
         }
-        match self.next_hop(id, Mode::Fingers, None) {
-            NextHop::Owner { .. } => self.predecessor.clone(),
-            NextHop::Via(hops) => hops.into_iter().next().map(|hop| hop.contact),
-        }
+        let holder = self.views.holder_elsewhere(id).map(|view| view.primary.clone());
+        holder.filter(|holder| holder.id != self.me.id).or_else(|| self.predecessor.clone())
     }
 
     // ---- changes that every procedure makes in the same way ----
