@@ -72,12 +72,23 @@ impl Chord {
         };
         self.set_successors(by, &successors, &mut events);
         self.reconcile(&views, &mut events);
+        self.walk_back_or_notify(by, predecessor, steps, events)
+    }
+
+    /// If the successor's predecessor lies between, that one is asked next; else the successor hears of me.
+    fn walk_back_or_notify(
+        &mut self,
+        successor: &Contact,
+        predecessor: Option<Contact>,
+        steps: u32,
+        events: Vec<Event>,
+    ) -> Step {
         match predecessor {
-            Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &by.id) => {
-                let then = Then::Nearer { successor: by.clone(), steps: steps - 1 };
+            Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &successor.id) => {
+                let then = Then::Nearer { successor: successor.clone(), steps: steps - 1 };
                 Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
             }
-            _ => self.notify(by, events),
+            _ => self.notify(successor, events),
         }
     }
 
@@ -110,13 +121,7 @@ impl Chord {
                 }
                 self.set_successors(by, &successors, &mut events);
                 self.reconcile(&views, &mut events);
-                match predecessor {
-                    Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &by.id) => {
-                        let then = Then::Nearer { successor: by.clone(), steps: steps - 1 };
-                        Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
-                    }
-                    _ => self.notify(by, events),
-                }
+                self.walk_back_or_notify(by, predecessor, steps, events)
             }
             // It is dead, or no member: the successor stays, and learns of me so that it can check its predecessor.
             Ok(_) | Err(_) if *successor != self.me => self.notify(successor, events),
