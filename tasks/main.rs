@@ -24,6 +24,7 @@ mod output;
 mod parse;
 mod places;
 mod process;
+mod simulate;
 mod spawn;
 mod start;
 mod state_file;
@@ -81,6 +82,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Monitor(task) => monitor::monitor(context, task).await,
         Task::Doctor(task) => doctor::doctor(context, task).await,
         Task::Demo(task) => demo::demo(context, task).await,
+        Task::Simulate(task) => simulate::simulate(context, task).await,
         Task::Completions(task) => completions::completions(task),
     }
 }
@@ -112,6 +114,7 @@ fn ends_itself(task: &Task) -> bool {
         Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) => true,
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) | Task::Doctor(_) => false,
+        Task::Simulate(_) => false,
     }
 }
 

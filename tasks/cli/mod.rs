@@ -1,5 +1,8 @@
 //! What `tasks` understands. Definitions only.
 
+mod overlay;
+mod protocol;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +12,9 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::parse;
+
+pub(crate) use overlay::Overlay;
+pub(crate) use protocol::Protocol;
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
 #[derive(Debug, Parser)]
@@ -64,6 +70,9 @@ pub(crate) enum Task {
     Doctor(Doctor),
     /// A tour for newcomers, on a ring of its own.
     Demo(Demo),
+    /// Simulate rings under faults, or overlays of up to a million nodes.
+    #[command(subcommand)]
+    Simulate(Simulate),
     /// Print a completion script for a shell.
     Completions(Completions),
 }
@@ -305,6 +314,15 @@ pub(crate) struct Demo {
     /// Leave the ring running when the tour ends.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// What can be simulated.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Simulate {
+    /// Whole rings of the code that nodes run, under faults.
+    Protocol(Protocol),
+    /// Chord and Kademlia networks of up to a million nodes.
+    Overlay(Overlay),
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,7 @@
+//! The simulators: [`protocol`] runs whole rings of the very code that nodes run, under faults; [`overlay`] holds networks
+//! of up to a million nodes, Chord and Kademlia, to study routing.
+//!
+//! Both repeat themselves exactly when they are given the same seed.
+
+pub mod overlay;
+pub mod protocol;

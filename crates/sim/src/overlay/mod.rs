@@ -1,0 +1,1 @@
+//! Very large overlays: routing, without the machinery that keeps a real network together.

@@ -1,0 +1,1 @@
+//! Whole rings of `chordal-protocol` nodes under faults.

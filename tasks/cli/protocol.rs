@@ -1,0 +1,7 @@
+//! What `tasks simulate protocol` understands.
+
+use clap::Args;
+
+/// Options of `tasks simulate protocol`.
+#[derive(Debug, Args)]
+pub(crate) struct Protocol {}
