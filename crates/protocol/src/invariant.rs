@@ -8,8 +8,6 @@
 //! Zave's theorem needs at least `r + 1` members, and every ring begins with fewer. For `N <= r` every list of an ideal ring
 //! holds all `N - 1` others in order; that is what [`ideal_ring`] checks there, and [`enough_principals`] asks nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::{Contact, Id, between};
 
 /// A node as it is seen from outside: it answered, and this is what it said.
@@ -38,41 +36,56 @@ pub struct Check {
 
 type Verdict = Result<(), String>;
 
-/// A named invariant over the members and the length of successor lists.
-type Invariant = (&'static str, &'static str, fn(&[Member], usize) -> Verdict);
+/// A named invariant of a ring whose successor lists have a certain length.
+#[derive(Debug, Clone, Copy)]
+pub struct Invariant {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// Says what breaks it.
+    pub holds: fn(&Snapshot<'_>, usize) -> Verdict,
+}
 
-/// Every invariant, those that always hold first.
-pub const ALL: [Invariant; 7] = [
-    ("live_successor", "Zave 2017, section 4: each member has a live entry in its list", live_successor),
-    ("ordered_successor_lists", "Zave 2017, section 4: OrderedSuccessorLists", ordered_successor_lists),
-    ("at_least_one_ring", "Zave 2017, section 4: AtLeastOneRing", at_least_one_ring),
-    ("at_most_one_ring", "Zave 2017, section 4: AtMostOneRing", at_most_one_ring),
-    ("ordered_ring", "Zave 2017, section 4: OrderedRing", ordered_ring),
-    ("connected_appendages", "Zave 2017, section 4: ConnectedAppendages", connected_appendages),
-    ("ideal_ring", "Zave 2017, section 2: the ideal state", ideal_ring),
+const fn invariant(name: &'static str, source: &'static str, holds: fn(&Snapshot<'_>, usize) -> Verdict) -> Invariant {
+    Invariant { name, source, holds }
+}
+
+/// What holds at all times.
+pub const ALWAYS: [Invariant; 6] = [
+    invariant("live_successor", "Zave 2017, section 4: each member has a live entry in its list", live_successor),
+    invariant("ordered_successor_lists", "Zave 2017, section 4: OrderedSuccessorLists", ordered_successor_lists),
+    invariant("at_least_one_ring", "Zave 2017, section 4: AtLeastOneRing", at_least_one_ring),
+    invariant("at_most_one_ring", "Zave 2017, section 4: AtMostOneRing", at_most_one_ring),
+    invariant("ordered_ring", "Zave 2017, section 4: OrderedRing", ordered_ring),
+    invariant("connected_appendages", "Zave 2017, section 4: ConnectedAppendages", connected_appendages),
 ];
+
+/// What holds once changes and faults have stopped.
+pub const IDEAL: Invariant = invariant("ideal_ring", "Zave 2017, section 2: the ideal state", ideal_ring);
 
 /// Every invariant checked on these nodes, those that do not answer being left out. `list_length` is the ring's r.
 pub fn check_all(nodes: &[Member], list_length: usize) -> Vec<Check> {
-    let check = |(name, source, holds): &Invariant| Check { name, source, verdict: holds(nodes, list_length) };
-    ALL.iter().map(check).collect()
+    let snapshot = Snapshot::of(nodes);
+    let check =
+        |it: &Invariant| Check { name: it.name, source: it.source, verdict: (it.holds)(&snapshot, list_length) };
+    ALWAYS.iter().chain([&IDEAL]).map(check).collect()
 }
 
 /// Every member has a live member in its successor list, unless it is alone.
-pub fn live_successor(nodes: &[Member], _: usize) -> Verdict {
-    let ring = Ring::of(nodes);
+pub fn live_successor(ring: &Snapshot<'_>, _: usize) -> Verdict {
     if ring.members.len() <= 1 {
         return Ok(());
     }
-    match ring.members.values().find(|member| ring.best_successor(member).is_none()) {
-        Some(member) => Err(format!("{} has no live successor", member.contact)),
+    match ring.best.iter().position(Option::is_none) {
+        Some(at) => Err(format!("{} has no live successor", ring.members[at].contact)),
         None => Ok(()),
     }
 }
 
 /// Successor lists go forward, without the member itself and without duplicates, and are not too long.
-pub fn ordered_successor_lists(nodes: &[Member], list_length: usize) -> Verdict {
-    for member in Ring::of(nodes).members.values() {
+pub fn ordered_successor_lists(ring: &Snapshot<'_>, list_length: usize) -> Verdict {
+    for member in &ring.members {
         let mut reached = Id::ZERO;
         for entry in &member.successors {
             let distance = member.contact.id.distance(&entry.id);
@@ -92,65 +105,57 @@ pub fn ordered_successor_lists(nodes: &[Member], list_length: usize) -> Verdict 
 }
 
 /// Some member can be reached from itself along the best successors.
-pub fn at_least_one_ring(nodes: &[Member], _: usize) -> Verdict {
-    let ring = Ring::of(nodes);
-    if ring.members.is_empty() || ring.members.keys().any(|id| ring.on_cycle(id)) {
+pub fn at_least_one_ring(ring: &Snapshot<'_>, _: usize) -> Verdict {
+    if ring.members.is_empty() || !ring.cycles.is_empty() {
         return Ok(());
     }
     Err("no member can be reached from itself along the successors".to_owned())
 }
 
 /// All members that can be reached from themselves can be reached from each other.
-pub fn at_most_one_ring(nodes: &[Member], _: usize) -> Verdict {
-    let ring = Ring::of(nodes);
-    let cycles: BTreeSet<BTreeSet<Id>> =
-        ring.members.keys().filter(|id| ring.on_cycle(id)).map(|id| ring.walk(id)).collect();
-    if cycles.len() <= 1 {
+pub fn at_most_one_ring(ring: &Snapshot<'_>, _: usize) -> Verdict {
+    if ring.cycles.len() <= 1 {
         return Ok(());
     }
-    let sizes: Vec<String> = cycles.iter().map(|cycle| cycle.len().to_string()).collect();
-    Err(format!("there are {} rings, of {} members", cycles.len(), sizes.join(" and ")))
+    let sizes: Vec<String> = ring.cycles.iter().map(|cycle| cycle.len().to_string()).collect();
+    Err(format!("there are {} rings, of {} members", ring.cycles.len(), sizes.join(" and ")))
 }
 
 /// The ring goes once round: between a ring member and its best successor stands no other ring member.
-pub fn ordered_ring(nodes: &[Member], _: usize) -> Verdict {
-    let ring = Ring::of(nodes);
-    let on_ring: Vec<Id> = ring.members.keys().copied().filter(|id| ring.on_cycle(id)).collect();
-    for id in &on_ring {
-        let member = &ring.members[id];
-        let Some(next) = ring.best_successor(member) else { continue };
-        if let Some(skipped) = ring.walk(id).iter().find(|other| between(id, other, &next)) {
-            let skipped = &ring.members[skipped].contact;
-            return Err(format!("the successor of {} passes over {skipped}", member.contact));
+pub fn ordered_ring(ring: &Snapshot<'_>, _: usize) -> Verdict {
+    for cycle in &ring.cycles {
+        // Members stand in the order of their ids, so those of a cycle must follow each other.
+        for (place, at) in cycle.iter().enumerate() {
+            let following = cycle[(place + 1) % cycle.len()];
+            if ring.best[*at] != Some(following) {
+                let (member, skipped) = (&ring.members[*at].contact, &ring.members[following].contact);
+                return Err(format!("the successor of {member} passes over {skipped}"));
+            }
         }
     }
     Ok(())
 }
 
 /// From every member the ring can be reached along the best successors.
-pub fn connected_appendages(nodes: &[Member], _: usize) -> Verdict {
-    let ring = Ring::of(nodes);
-    for (id, member) in &ring.members {
-        if !ring.on_cycle(id) && !ring.walk(id).iter().any(|reached| ring.on_cycle(reached)) {
-            return Err(format!("{} does not lead to the ring", member.contact));
-        }
+pub fn connected_appendages(ring: &Snapshot<'_>, _: usize) -> Verdict {
+    match ring.leads_to_a_ring.iter().position(|leads| !leads) {
+        Some(at) => Err(format!("{} does not lead to the ring", ring.members[at].contact)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// At least `r + 1` members are skipped by no successor list, in rings that have that many.
 ///
 /// A principal is a member that no list, told from its owner, passes over (Zave 2017, section 4). Who joins becomes one in
-/// time, so this is a condition for the theorem and no line of [`check_all`].
-pub fn enough_principals(nodes: &[Member], list_length: usize) -> Verdict {
-    let ring = Ring::of(nodes);
+/// time, so this is a condition for the theorem and not one of [`ALWAYS`].
+pub fn enough_principals(ring: &Snapshot<'_>, list_length: usize) -> Verdict {
     let passed_over = |candidate: &Id| {
-        ring.members.values().any(|member| {
+        ring.members.iter().any(|member| {
             let chain = std::iter::once(&member.contact).chain(&member.successors);
             chain.clone().zip(chain.skip(1)).any(|(a, b)| between(&a.id, candidate, &b.id))
         })
     };
-    let principals = ring.members.keys().filter(|id| !passed_over(id)).count();
+    let principals = ring.members.iter().filter(|member| !passed_over(&member.contact.id)).count();
     let needed = (list_length + 1).min(ring.members.len());
     if ring.members.len() <= list_length || principals >= needed {
         return Ok(());
@@ -159,17 +164,16 @@ pub fn enough_principals(nodes: &[Member], list_length: usize) -> Verdict {
 }
 
 /// Every list holds exactly the next `min(r, N - 1)` members, and every predecessor is the member before.
-pub fn ideal_ring(nodes: &[Member], list_length: usize) -> Verdict {
-    let ring = Ring::of(nodes);
-    if let Some(node) = nodes.iter().find(|node| !node.joined) {
+pub fn ideal_ring(ring: &Snapshot<'_>, list_length: usize) -> Verdict {
+    if let Some(node) = ring.outsider {
         return Err(format!("{} is no member", node.contact));
     }
-    let order: Vec<&Member> = ring.members.values().copied().collect();
+    let order = &ring.members;
     let n = order.len();
     for (at, member) in order.iter().enumerate() {
-        let expected: Vec<&Contact> = (1..n).take(list_length).map(|step| &order[(at + step) % n].contact).collect();
-        if !member.successors.iter().eq(expected.iter().copied()) {
-            let (is, should) = (describe(&member.successors), describe(expected));
+        let expected = || (1..n).take(list_length).map(|step| &order[(at + step) % n].contact);
+        if !member.successors.iter().eq(expected()) {
+            let (is, should) = (describe(&member.successors), describe(expected()));
             return Err(format!("the successors of {} are {is}; they should be {should}", member.contact));
         }
         let before = (n > 1).then(|| &order[(at + n - 1) % n].contact);
@@ -186,69 +190,80 @@ fn describe<'a>(contacts: impl IntoIterator<Item = &'a Contact>) -> String {
     if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
-/// The members by id, with the walks along their best successors: the first entry of the list that is a live member.
-struct Ring<'a> {
-    members: BTreeMap<Id, &'a Member>,
-    best: BTreeMap<Id, Id>,
-    cyclic: BTreeSet<Id>,
+/// The nodes of a ring at one moment, with the walks along their best successors: the first entry of a list that is a live
+/// member.
+#[derive(Debug, Clone)]
+pub struct Snapshot<'a> {
+    /// The members in the order of their ids. Everything below names them by their places here.
+    members: Vec<&'a Member>,
+    /// A node that answered and is no member, if there is one.
+    outsider: Option<&'a Member>,
+    best: Vec<Option<usize>>,
+    /// The members that can be reached from themselves, ring by ring, in the order of their ids.
+    cycles: Vec<Vec<usize>>,
+    leads_to_a_ring: Vec<bool>,
 }
 
-impl<'a> Ring<'a> {
-    fn of(nodes: &'a [Member]) -> Ring<'a> {
-        let members: BTreeMap<Id, &Member> =
-            nodes.iter().filter(|node| node.joined).map(|node| (node.contact.id, node)).collect();
-        let live = |entry: &&Contact| members.get(&entry.id).is_some_and(|member| member.contact == **entry);
-        let mut best: BTreeMap<Id, Id> = members
-            .iter()
-            .filter_map(|(id, member)| member.successors.iter().find(live).map(|entry| (*id, entry.id)))
-            .collect();
-        if let (1, Some(only)) = (members.len(), members.keys().next()) {
-            best.insert(*only, *only);
-        }
-        let mut ring = Ring { members, best, cyclic: BTreeSet::new() };
-        ring.cyclic = ring.find_cycles();
-        ring
-    }
-
-    /// The ids that can be reached from themselves: walk from each unseen id until something seen is met; if that was met in
-    /// this very walk, what lies from there on is a cycle.
-    fn find_cycles(&self) -> BTreeSet<Id> {
-        let mut seen = BTreeSet::new();
-        let mut cyclic = BTreeSet::new();
-        for start in self.members.keys() {
-            let mut path = Vec::new();
-            let mut at = Some(start);
-            while let Some(id) = at {
-                if !seen.insert(*id) {
-                    if let Some(from) = path.iter().position(|other| *other == id) {
-                        cyclic.extend(path[from..].iter().map(|id: &&Id| **id));
-                    }
-                    break;
-                }
-                path.push(id);
-                at = self.best.get(id);
+impl<'a> Snapshot<'a> {
+    /// What these nodes make together.
+    pub fn of(nodes: impl IntoIterator<Item = &'a Member>) -> Snapshot<'a> {
+        let mut members: Vec<&Member> = Vec::new();
+        let mut outsider = None;
+        for node in nodes {
+            if node.joined {
+                members.push(node);
+            } else {
+                outsider = outsider.or(Some(node));
             }
         }
-        cyclic
-    }
-
-    fn best_successor(&self, member: &Member) -> Option<Id> {
-        self.best.get(&member.contact.id).copied()
-    }
-
-    fn on_cycle(&self, id: &Id) -> bool {
-        self.cyclic.contains(id)
-    }
-
-    /// All that is met on the way from `id`, itself included.
-    fn walk(&self, id: &Id) -> BTreeSet<Id> {
-        let mut met = BTreeSet::new();
-        let mut at = Some(*id);
-        while let Some(id) = at.filter(|id| met.insert(*id)) {
-            at = self.best.get(&id).copied();
+        members.sort_by_key(|member| member.contact.id);
+        let place = |entry: &Contact| {
+            let at = members.binary_search_by(|member| member.contact.id.cmp(&entry.id)).ok()?;
+            (members[at].contact == *entry).then_some(at)
+        };
+        let mut best: Vec<Option<usize>> =
+            members.iter().map(|member| member.successors.iter().find_map(place)).collect();
+        if best.len() == 1 {
+            best[0] = Some(0);
         }
-        met
+        let (cycles, leads_to_a_ring) = cycles(&best);
+        Snapshot { members, outsider, best, cycles, leads_to_a_ring }
     }
+
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+}
+
+/// The cycles of a graph in which everybody points to one other at most, and who leads to one: walk from each until something
+/// known is met; if that was met in this very walk, what lies from there on is a cycle.
+fn cycles(best: &[Option<usize>]) -> (Vec<Vec<usize>>, Vec<bool>) {
+    const UNSEEN: usize = usize::MAX;
+    let mut walk_of = vec![UNSEEN; best.len()];
+    let mut leads = vec![false; best.len()];
+    let mut cycles = Vec::new();
+    for start in 0..best.len() {
+        let mut path = Vec::new();
+        let mut at = Some(start);
+        while let Some(here) = at.filter(|here| walk_of[*here] == UNSEEN) {
+            walk_of[here] = start;
+            path.push(here);
+            at = best[here];
+        }
+        let Some(met) = at else { continue };
+        let new = walk_of[met] == start && !path.is_empty();
+        if new && let Some(from) = path.iter().position(|other| *other == met) {
+            let mut cycle = path[from..].to_vec();
+            cycle.sort_unstable();
+            cycles.push(cycle);
+        }
+        let reaches = new || leads[met];
+        for here in path {
+            leads[here] = reaches;
+        }
+    }
+    (cycles, leads)
 }
 
 #[cfg(test)]
@@ -284,7 +299,7 @@ mod tests {
     #[test]
     fn an_ideal_ring_violates_nothing() {
         assert_eq!(violated(&ideal()), [""; 0]);
-        assert_eq!(enough_principals(&ideal(), 2), Ok(()));
+        assert_eq!(enough_principals(&Snapshot::of(&ideal()), 2), Ok(()));
         let alone = Member { predecessor: None, ..member("1", "1", &[]) };
         assert_eq!(violated(&[alone]), [""; 0]);
         assert_eq!(violated(&[]), [""; 0]);
@@ -332,8 +347,8 @@ mod tests {
     fn principals_are_passed_over_by_nobody() {
         let mut nodes = ideal();
         nodes[0].successors = vec![node("5"), node("7")];
-        assert!(enough_principals(&nodes, 2).is_ok(), "1, 5 and 7 remain");
+        assert!(enough_principals(&Snapshot::of(&nodes), 2).is_ok(), "1, 5 and 7 remain");
         nodes[1].successors = vec![node("7"), node("1")];
-        assert!(enough_principals(&nodes, 2).is_err());
+        assert!(enough_principals(&Snapshot::of(&nodes), 2).is_err());
     }
 }
