@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::procedure::{Procedure, Then};
 use crate::{
-    Contact, FingerTable, Handed, Id, Interval, Lookup, Membership, Mode, NextHop, NotServed, OwnerCache, Record,
+    Contact, FingerTable, Flaw, Handed, Id, Interval, Lookup, Membership, Mode, NextHop, NotServed, OwnerCache, Record,
     Refusal, Reply, Request, Ring, SuccessorList, Table, Time, Version, View, Views, Write, next_hop,
 };
 
@@ -45,6 +45,11 @@ impl Default for Settings {
         }
     }
 }
+
+/// How many goodbyes are remembered, and for how long, in milliseconds: until words that were under way have arrived, and
+/// others have heard of it.
+const DEPARTED: usize = 32;
+const DEPARTED_FOR: u64 = 2_000;
 
 /// A question to another node, with what to do with its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -204,8 +209,12 @@ pub struct Chord {
     pub(crate) orphaned_since: Option<Time>,
     /// How many hand-overs to this node may have been decided without its knowing yet.
     pub(crate) deciding: u32,
+    /// Who has said goodbye, and when. Others may not know it yet, and words of the leaver may still be under way.
+    pub(crate) departed: VecDeque<(Contact, Time)>,
     /// Whether it is telling its neighbours that it is gone: from here on it takes nothing over.
     pub(crate) departing: bool,
+    /// A planted bug; none outside the simulator.
+    pub(crate) flaw: Option<Flaw>,
     pub(crate) revision: u64,
     pub(crate) pointer_revision: u64,
 }
@@ -226,7 +235,9 @@ impl Chord {
             mutual: false,
             orphaned_since: None,
             deciding: 0,
+            departed: VecDeque::new(),
             departing: false,
+            flaw: None,
             revision: 1,
             pointer_revision: 1,
             me,
@@ -251,6 +262,18 @@ impl Chord {
         chord.contacts = durable.contacts.into();
         chord.views = Views::restored(durable.held, durable.handed);
         chord
+    }
+
+    /// Gives this node a bug that the simulator must find. Nothing else may call this.
+    pub fn plant(&mut self, flaw: Flaw) {
+        self.flaw = Some(flaw);
+        if flaw == Flaw::ListsItself {
+            self.successors.list_owner();
+        }
+    }
+
+    pub(crate) fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
     }
 
     /// What it must not forget.
@@ -370,6 +393,9 @@ impl Chord {
     /// The version of a write to this id, if it may happen here. The write must then go to the store in the order in which
     /// versions were given, and before the content of a later seal is read.
     pub fn admit_write(&mut self, id: &Id) -> Result<Version, Refusal> {
+        if self.has(Flaw::WritesWhileSealed) {
+            return self.views.number_write(id).map_err(|reason| self.not_served(id, reason));
+        }
         self.views.admit_write(id).map_err(|reason| self.not_served(id, reason))
     }
 
@@ -446,10 +472,12 @@ impl Chord {
         events.push(Event::Predecessor(contact));
     }
 
-    /// Adopts a successor that has answered, with its list.
+    /// Adopts a successor that has answered, with its list. Who has said goodbye may still stand in that.
     pub(crate) fn set_successors(&mut self, head: &Contact, tail: &[Contact], events: &mut Vec<Event>) {
         let before = self.successors.first().cloned();
-        if self.successors.adopt(head, tail) {
+        let departed = &self.departed;
+        let staying = tail.iter().filter(|contact| departed.iter().all(|(gone, _)| gone != *contact));
+        if self.successors.adopt(head, staying) {
             self.pointer_revision += 1;
             for contact in self.successors.entries().to_vec().iter().rev() {
                 self.remember(contact);
@@ -473,6 +501,18 @@ impl Chord {
             self.mutual = false;
             events.push(Event::Successor(self.successors.first().cloned()));
         }
+    }
+
+    /// Notes that a node has said goodbye.
+    pub(crate) fn departs(&mut self, now: Time, gone: &Contact) {
+        self.departed.retain(|(known, _)| known != gone);
+        self.departed.push_front((gone.clone(), now));
+        self.departed.truncate(DEPARTED);
+    }
+
+    /// Lets time pass: a goodbye of long ago means nothing for a node that is there now.
+    pub(crate) fn pass(&mut self, now: Time) {
+        self.departed.retain(|(_, when)| now.since(*when) < DEPARTED_FOR);
     }
 
     /// Notes a node for the day on which all successors are gone.

@@ -72,11 +72,8 @@ pub fn check_all(nodes: &[Member], list_length: usize) -> Vec<Check> {
     ALWAYS.iter().chain([&IDEAL]).map(check).collect()
 }
 
-/// Every member has a live member in its successor list, unless it is alone.
+/// Every member has a live member in its successor list, unless that is empty: then it is a ring of one.
 pub fn live_successor(ring: &Snapshot<'_>, _: usize) -> Verdict {
-    if ring.members.len() <= 1 {
-        return Ok(());
-    }
     match ring.best.iter().position(Option::is_none) {
         Some(at) => Err(format!("{} has no live successor", ring.members[at].contact)),
         None => Ok(()),
@@ -191,7 +188,7 @@ fn describe<'a>(contacts: impl IntoIterator<Item = &'a Contact>) -> String {
 }
 
 /// The nodes of a ring at one moment, with the walks along their best successors: the first entry of a list that is a live
-/// member.
+/// member, or the node itself if its list is empty.
 #[derive(Debug, Clone)]
 pub struct Snapshot<'a> {
     /// The members in the order of their ids. Everything below names them by their places here.
@@ -221,11 +218,12 @@ impl<'a> Snapshot<'a> {
             let at = members.binary_search_by(|member| member.contact.id.cmp(&entry.id)).ok()?;
             (members[at].contact == *entry).then_some(at)
         };
-        let mut best: Vec<Option<usize>> =
-            members.iter().map(|member| member.successors.iter().find_map(place)).collect();
-        if best.len() == 1 {
-            best[0] = Some(0);
-        }
+        // Who has nobody after it is a ring of one, and its own successor.
+        let best_of = |(at, member): (usize, &&Member)| match members.len() == 1 || member.successors.is_empty() {
+            true => Some(at),
+            false => member.successors.iter().find_map(place),
+        };
+        let best: Vec<Option<usize>> = members.iter().enumerate().map(best_of).collect();
         let (cycles, leads_to_a_ring) = cycles(&best);
         Snapshot { members, outsider, best, cycles, leads_to_a_ring }
     }

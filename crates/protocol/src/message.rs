@@ -196,9 +196,14 @@ pub enum Reply {
 }
 
 impl Refusal {
-    /// Whether the refusing node is a member all the same, and only cannot do it now.
+    /// Whether the refusing node is a member all the same, and only cannot do it now. One that says goodbye is still to tell
+    /// who follows it.
     pub fn is_passing(&self) -> bool {
-        !matches!(self, Refusal::NotMember(_) | Refusal::OtherRing(_) | Refusal::Malformed(_))
+        match self {
+            Refusal::NotMember(membership) => *membership == Membership::Leaving,
+            Refusal::OtherRing(_) | Refusal::Malformed(_) => false,
+            _ => true,
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! What a node answers when it is asked.
 
 use crate::{
-    Answer, Chord, Contact, Envelope, Event, Interval, Membership, Outcome, Procedure, Refusal, Reply, Request, Ring,
-    Standing, Time, View, between,
+    Answer, Chord, Contact, Envelope, Event, Flaw, Interval, Membership, Outcome, Procedure, Refusal, Reply, Request,
+    Ring, Standing, Time, View, between,
 };
 
 impl Chord {
     /// Answers a request. What the answer rests on must be durable before it leaves ([`Chord::revision`]).
     pub fn serve(&mut self, now: Time, envelope: Envelope) -> Answer {
         let Envelope { ring, from, request } = envelope;
+        self.pass(now);
         if self.membership == Membership::Isolated && ring.is_some() && ring == self.ring.map(|mine| mine.id) {
             // Somebody of the ring that was lost.
             self.remember(&from);
@@ -42,14 +43,20 @@ impl Chord {
             request,
             Request::Seal(_) | Request::Page { .. } | Request::Decide { .. } | Request::Installed { .. }
         );
+        let of_the_ring = matches!(request, Request::Neighbours | Request::Notify(_) | Request::Route { .. });
         let for_the_isolated = of_content || of_a_handover || matches!(request, Request::Notify(_));
         match (self.ring, ring) {
-            (Some(mine), Some(theirs)) if mine.id != theirs => Some(Refusal::OtherRing(mine.id)),
+            (Some(mine), Some(theirs)) if mine.id != theirs && !self.has(Flaw::MergesStrangers) => {
+                Some(Refusal::OtherRing(mine.id))
+            }
+            _ if self.has(Flaw::AnswersWhileJoining) && self.membership == Membership::Joining => None,
             // A node that lost its ring still serves what it may, lets others fetch it, and hears who is there.
             _ if self.membership == Membership::Isolated && for_the_isolated => None,
             // Who has left tells to whom it gave what it held.
             _ if self.membership == Membership::Left && of_content => None,
             _ if !self.membership.is_member() => Some(Refusal::NotMember(self.membership)),
+            // Who says goodbye is no neighbour any more: an answer now would bring it back where it has been taken out.
+            _ if self.departing && of_the_ring => Some(Refusal::NotMember(self.membership)),
             _ => None,
         }
     }
@@ -63,7 +70,11 @@ impl Chord {
         events: &mut Vec<Event>,
     ) -> Outcome {
         Outcome::Reply(match request {
-            Request::Hello => Reply::Hello { me: self.me.clone(), ring: self.ring, membership: self.membership },
+            Request::Hello => {
+                let claims = self.has(Flaw::AnswersWhileJoining) && self.membership == Membership::Joining;
+                let membership = if claims { Membership::Joined } else { self.membership };
+                Reply::Hello { me: self.me.clone(), ring: self.ring, membership }
+            }
             Request::Neighbours => Reply::Neighbours {
                 predecessor: self.predecessor.clone(),
                 successors: self.successors.entries().to_vec(),
@@ -86,6 +97,7 @@ impl Chord {
             }
             Request::Absorb(ranges) => self.serve_absorb(from, ranges, events),
             Request::Departing { predecessor, successors } => {
+                self.departs(now, &from);
                 self.serve_departing(&from, predecessor, &successors, events);
                 Reply::Accepted
             }
@@ -108,11 +120,15 @@ impl Chord {
     /// Zave's *rectify*: adopt the notifier if it lies nearer than the predecessor, or if the predecessor is dead. The notice
     /// itself is the notifier's answer; whether the predecessor is dead is asked before it is given up.
     fn rectify(&mut self, notifier: Contact, views: &[View], events: &mut Vec<Event>) -> Reply {
+        let late = self.departed.iter().any(|(gone, _)| *gone == notifier);
         let adopt = match &self.predecessor {
+            _ if late => false,
             None => notifier.id != self.me.id,
+            Some(_) if self.has(Flaw::BelievesNotices) => notifier.id != self.me.id,
             Some(old) => between(&old.id, &notifier.id, &self.me.id),
         };
-        let doubted = !adopt && self.predecessor.as_ref().is_some_and(|old| *old != notifier);
+        let doubted =
+            !adopt && !self.has(Flaw::Original2001) && self.predecessor.as_ref().is_some_and(|old| *old != notifier);
         if adopt {
             self.set_predecessor(Some(notifier.clone()), events);
             if self.successors.is_empty() {

@@ -11,12 +11,14 @@ pub struct SuccessorList {
     owner: Id,
     capacity: usize,
     entries: Vec<Contact>,
+    /// A planted bug ([`Flaw::ListsItself`](crate::Flaw::ListsItself)).
+    lists_owner: bool,
 }
 
 impl SuccessorList {
     /// An empty list of at most `capacity` entries: its owner is alone, or cut off.
     pub fn new(owner: Id, capacity: usize) -> SuccessorList {
-        SuccessorList { owner, capacity: capacity.max(1), entries: Vec::new() }
+        SuccessorList { owner, capacity: capacity.max(1), entries: Vec::new(), lists_owner: false }
     }
 
     /// The nearest successor.
@@ -41,7 +43,8 @@ impl SuccessorList {
         let mut reached = Id::ZERO;
         for contact in std::iter::once(head).chain(tail) {
             let distance = self.owner.distance(&contact.id);
-            if distance <= reached || entries.len() == self.capacity {
+            let comes_round = distance <= reached && !(self.lists_owner && distance == Id::ZERO && !entries.is_empty());
+            if comes_round || entries.len() == self.capacity {
                 break;
             }
             reached = distance;
@@ -57,6 +60,10 @@ impl SuccessorList {
         let before = self.entries.len();
         self.entries.retain(|contact| contact != gone);
         self.entries.len() != before
+    }
+
+    pub(crate) fn list_owner(&mut self) {
+        self.lists_owner = true;
     }
 
     /// Forgets all entries.

@@ -183,6 +183,11 @@ impl Views {
         if self.sealing.as_ref().is_some_and(|sealing| sealing.range.contains(id)) {
             return Err(NotServed::Sealed);
         }
+        self.number_write(id)
+    }
+
+    /// The version of the next write to this id, whether it may happen or not.
+    pub(crate) fn number_write(&mut self, id: &Id) -> Result<Version, NotServed> {
         let held = self.held.iter_mut().find(|held| held.view.range.contains(id)).ok_or(NotServed::NotHeld)?;
         held.sequence += 1;
         Ok(Version { epoch: held.view.epoch, sequence: held.sequence })

@@ -3,8 +3,8 @@
 
 use super::{Purpose, Replied};
 use crate::{
-    Call, Chord, Contact, Event, Hop, Lookup, Membership, Mode, Procedure, Refusal, Reply, Request, Step, View, Why,
-    between,
+    Call, Chord, Contact, Event, Flaw, Hop, Lookup, Membership, Mode, Procedure, Refusal, Reply, Request, Step, View,
+    Why, between,
 };
 
 /// How often a joiner looks again because the ring moved under it.
@@ -119,6 +119,12 @@ impl Chord {
         let mut events = vec![Event::Joined];
         self.membership = Membership::Joined;
         self.remember(owner);
+        if self.has(Flaw::Original2001) {
+            self.set_successors(next, &[], &mut events);
+            self.touch();
+            events.push(Event::Begin(Procedure::Stabilize));
+            return Step::done(events);
+        }
         self.set_predecessor(Some(owner.clone()), &mut events);
         match others.split_first() {
             Some((head, tail)) => {

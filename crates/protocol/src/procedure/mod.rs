@@ -100,6 +100,7 @@ type Replied = Result<Reply, Unreachable>;
 impl Chord {
     /// Begins a procedure.
     pub fn begin(&mut self, now: Time, procedure: Procedure) -> Step {
+        self.pass(now);
         match procedure {
             Procedure::Create { ring } => self.create(ring),
             Procedure::Join { contacts } => self.begin_join(contacts),
@@ -116,6 +117,7 @@ impl Chord {
 
     /// Goes on with a procedure when a call has been answered, or has not.
     pub fn resume(&mut self, now: Time, call: Call, outcome: Replied) -> Step {
+        self.pass(now);
         let Call { to, then, .. } = call;
         match then {
             Then::Route { lookup, purpose } => self.resume_route(lookup, purpose, &to, outcome),

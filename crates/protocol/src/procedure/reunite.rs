@@ -7,7 +7,7 @@
 
 use super::{Purpose, Replied};
 use crate::{
-    Call, Chord, Contact, Event, Hop, Lookup, Membership, Mode, Procedure, Reply, Request, Step, Why, between,
+    Call, Chord, Contact, Event, Flaw, Hop, Lookup, Membership, Mode, Procedure, Reply, Request, Step, Why, between,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,8 @@ impl Chord {
     pub(super) fn resume_reunite(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
         match (then, outcome) {
             (Then::Greeted, Ok(Reply::Hello { me, ring, membership })) => {
-                let same_ring = ring.map(|ring| ring.id) == self.ring.map(|ring| ring.id);
+                let same_ring =
+                    ring.map(|ring| ring.id) == self.ring.map(|ring| ring.id) || self.has(Flaw::MergesStrangers);
                 if me != *by || !same_ring {
                     // Somebody else lives there now.
                     self.contacts.retain(|contact| contact != by);

@@ -6,7 +6,7 @@
 //! docs/decisions/0001-stale-answers-are-dropped.md.)
 
 use super::Replied;
-use crate::{Call, Chord, Contact, Event, Membership, Procedure, Reply, Request, Step, View, between};
+use crate::{Call, Chord, Contact, Event, Flaw, Membership, Procedure, Reply, Request, Step, View, between};
 
 /// How many nodes a round may walk back towards the true successor.
 const STEPS: u32 = 32;
@@ -29,7 +29,7 @@ impl From<Then> for super::Then {
 
 impl Chord {
     pub(super) fn begin_stabilize(&mut self) -> Step {
-        if !(self.membership.is_member() || self.membership == Membership::Isolated) {
+        if self.departing || !(self.membership.is_member() || self.membership == Membership::Isolated) {
             return Step::default();
         }
         self.ask_successor(STEPS, Vec::new())
@@ -50,6 +50,9 @@ impl Chord {
     }
 
     pub(super) fn resume_stabilize(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
+        if self.departing {
+            return Step::default();
+        }
         match then {
             Then::Asked { steps } => self.successor_answered(steps, by, outcome),
             Then::Nearer { successor, steps } => self.nearer_answered(&successor, steps, by, outcome),
@@ -68,6 +71,9 @@ impl Chord {
         }
         let Ok(Reply::Neighbours { predecessor, successors, views }) = outcome else {
             self.drop_successor(by, &mut events);
+            if self.has(Flaw::DropsWholeList) {
+                self.successors.clear();
+            }
             return self.after_loss(steps, events);
         };
         self.set_successors(by, &successors, &mut events);
@@ -85,6 +91,9 @@ impl Chord {
     ) -> Step {
         match predecessor {
             Some(nearer) if steps > 0 && between(&self.me.id, &nearer.id, &successor.id) => {
+                if self.has(Flaw::AdoptsUnasked) || self.has(Flaw::Original2001) {
+                    return self.adopt_unasked(&nearer, events);
+                }
                 let then = Then::Nearer { successor: successor.clone(), steps: steps - 1 };
                 Step::ask(Call::new(&nearer, Request::Neighbours, then), events)
             }
@@ -96,6 +105,10 @@ impl Chord {
     fn after_loss(&mut self, steps: u32, mut events: Vec<Event>) -> Step {
         if !self.successors.is_empty() {
             return self.ask_successor(steps, events);
+        }
+        if self.has(Flaw::SecondRing) {
+            self.set_predecessor(None, &mut events);
+            return Step::done(events);
         }
         if self.membership == Membership::Joined {
             self.membership = Membership::Isolated;
@@ -130,6 +143,13 @@ impl Chord {
                 Step::done(events)
             }
         }
+    }
+
+    /// A planted bug: the nearer one may be dead, and its list is not asked for.
+    fn adopt_unasked(&mut self, nearer: &Contact, mut events: Vec<Event>) -> Step {
+        let listed = self.successors.entries().to_vec();
+        self.set_successors(nearer, &listed, &mut events);
+        self.notify(nearer, events)
     }
 
     fn notify(&mut self, successor: &Contact, events: Vec<Event>) -> Step {

@@ -1,0 +1,265 @@
+//! What is checked after every step.
+//!
+//! Zave's invariants hold as long as no member loses all its successors at once; she assumes that failures leave each member
+//! one. *At once* means here: within [`AT_ONCE`], the time in which a node hears that a successor is gone and has asked the
+//! next. A run in which a member does lose them all, or takes living ones for dead, is outside the theorem. It is marked,
+//! counted apart, and from then on only what holds without that assumption is checked: lists in order, no second ring, no
+//! strangers, no stale answer, and the ideal ring in the end.
+//!
+//! While the network is cut, each side is looked at by itself. After a cut there may be two rings, until they are one again.
+
+use chordal_protocol::invariant::{self, Member, Snapshot};
+use chordal_protocol::{Contact, Membership};
+
+use super::setup::Aim;
+use super::trace::About;
+use super::world::{MS, World};
+
+/// Deaths that are no farther apart come at once, in microseconds: two rounds, and the time that verdicts take.
+const AT_ONCE: u64 = 4_000 * MS;
+
+/// Something that must not happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// When, in simulated milliseconds.
+    pub at: u64,
+    /// Which invariant was violated.
+    pub invariant: &'static str,
+    /// How.
+    pub text: String,
+}
+
+/// What has been seen.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) violation: Option<Violation>,
+    pending: Option<(&'static str, String)>,
+    /// Why the run is outside the theorem, if it is.
+    pub(crate) broken: Option<String>,
+    /// Whether the ring may be two rings, because it was cut.
+    pub(crate) split: bool,
+    dirty: bool,
+    changed: Vec<usize>,
+    /// How many times the invariants were looked at.
+    pub(crate) looks: u64,
+}
+
+impl Checker {
+    /// What others see of this node is another thing now.
+    pub(crate) fn changed(&mut self, host: usize) {
+        self.dirty = true;
+        if !self.changed.contains(&host) {
+            self.changed.push(host);
+        }
+    }
+
+    /// The network or the world is another one now.
+    pub(crate) fn look(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Notes what must not happen; the first time counts.
+    pub(crate) fn violated(&mut self, invariant: &'static str, text: String) {
+        self.pending.get_or_insert((invariant, text));
+    }
+}
+
+impl World<'_> {
+    /// Looks whether everything holds that must.
+    pub(crate) fn check(&mut self) {
+        if std::mem::take(&mut self.checker.dirty) {
+            self.checker.looks += 1;
+            self.check_lists();
+            for side in [false, true] {
+                if !side || self.network.partition.is_some() {
+                    self.check_side(side);
+                }
+            }
+            self.checker.changed.clear();
+        }
+        if let Some((invariant, text)) = self.checker.pending.take()
+            && self.checker.violation.is_none()
+        {
+            self.tell(About::Violation, |_| format!("VIOLATION of {invariant}: {text}"));
+            self.checker.violation = Some(Violation { at: self.now / MS, invariant, text });
+        }
+    }
+
+    /// What must hold of each node by itself, whatever happens.
+    fn check_lists(&mut self) {
+        for host in self.checker.changed.clone() {
+            let host = &self.hosts[host];
+            if !host.is_live() || !host.member.joined {
+                continue;
+            }
+            let alone = Snapshot::of([&host.member]);
+            if let Err(text) = invariant::ordered_successor_lists(&alone, self.setup.settings.successors) {
+                self.checker.violated("ordered_successor_lists", text);
+            }
+            let strange = host
+                .member
+                .successors
+                .iter()
+                .chain(&host.member.predecessor)
+                .find(|entry| self.place_of(&entry.addr).is_some_and(|place| self.hosts[place].ring != host.ring));
+            if let Some(strange) = strange.cloned() {
+                let text = format!("{} points to {strange}, which is of another ring", host.member.contact);
+                self.checker.violated("one_ring_id", text);
+            }
+        }
+    }
+
+    /// What must hold of all who can reach each other.
+    fn check_side(&mut self, side: bool) {
+        if self.checker.broken.is_some() {
+            return;
+        }
+        let seen = |(place, host): &(usize, &super::host::Host)| {
+            host.ring == 0 && host.is_live() && self.network.side(*place) == side
+        };
+        let members: Vec<&Member> = self.hosts.iter().enumerate().filter(seen).map(|(_, host)| &host.member).collect();
+        let snapshot = Snapshot::of(members);
+        if let Err(text) = invariant::live_successor(&snapshot, self.setup.settings.successors) {
+            match self.excuse(side) {
+                Some(reason) => self.outside(reason),
+                None => self.checker.violated("live_successor", text),
+            }
+            return;
+        }
+        let always = invariant::ALWAYS.iter().filter(|it| it.name != "live_successor");
+        for invariant in always {
+            if self.checker.split && matches!(invariant.name, "at_most_one_ring" | "ordered_ring") {
+                continue;
+            }
+            if let Err(text) = (invariant.holds)(&snapshot, self.setup.settings.successors) {
+                self.checker.violated(invariant.name, text);
+                return;
+            }
+        }
+    }
+
+    /// The run is outside the theorem from here on.
+    pub(crate) fn outside(&mut self, reason: String) {
+        if self.checker.broken.is_none() {
+            self.tell(About::Fault, |_| format!("outside the theorem from here on: {reason}"));
+            self.checker.broken = Some(reason);
+        }
+    }
+
+    /// Why each member that has no live successor is no fault of the protocol.
+    fn excuse(&self, side: bool) -> Option<String> {
+        let mut reason = None;
+        for (place, host) in self.hosts.iter().enumerate() {
+            let looked_at = host.ring == 0 && host.is_live() && host.member.joined && self.network.side(place) == side;
+            let lost = looked_at && !host.member.successors.iter().any(|entry| self.answers(place, entry));
+            if lost && (!host.member.successors.is_empty() || self.members().count() > 1) {
+                reason = Some(self.excuse_of(place, &host.member.successors)?);
+            }
+        }
+        reason
+    }
+
+    /// Why it is no fault of the protocol that a node has none of these successors, if that is so.
+    fn excuse_of(&self, place: usize, successors: &[Contact]) -> Option<String> {
+        let host = &self.hosts[place];
+        let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= AT_ONCE);
+        if recently(host.misled_at) {
+            return Some(format!("{} took living nodes for dead, for their answers were lost or late", host.name()));
+        }
+        let lost_one = successors.iter().any(|entry| {
+            self.place_of(&entry.addr)
+                .is_some_and(|at| recently(self.hosts[at].lost_at) || !self.network.connects(place, at))
+        });
+        if lost_one || recently(host.lost_at) || self.healed_recently() {
+            return Some(format!("{} has lost all its successors at once", host.name()));
+        }
+        None
+    }
+
+    fn healed_recently(&self) -> bool {
+        self.network.healed_at.is_some_and(|at| self.now - at <= AT_ONCE)
+    }
+
+    /// Whether a node would answer another one as a member now.
+    pub(crate) fn answers(&self, from: usize, to: &Contact) -> bool {
+        self.place_of(&to.addr).is_some_and(|place| {
+            self.hosts[place].is_live() && self.hosts[place].member.joined && self.network.connects(from, place)
+        })
+    }
+
+    /// A node says that it has lost its ring. If one of those that it knew would have answered, the protocol is wrong.
+    pub(crate) fn isolated(&mut self, host: usize) {
+        let had = self.hosts[host].last_list.clone();
+        match self.excuse_of(host, &had) {
+            Some(reason) => self.outside(reason),
+            None if had.iter().any(|entry| self.answers(host, entry)) => {
+                let text = format!("{} gave up its ring though a successor lived", self.hosts[host].name());
+                self.checker.violated("isolated_for_a_reason", text);
+            }
+            None => self.outside(format!("{} has lost all its successors", self.hosts[host].name())),
+        }
+    }
+
+    /// A node that has lost its successors must not go on alone: that would be a second ring.
+    pub(crate) fn look_for_second_ring(&mut self, host: usize, before: &[Contact]) {
+        let chord = &self.hosts[host].chord;
+        if chord.successors().is_empty() {
+            if chord.membership() == Membership::Joined {
+                let text = format!("{} goes on as a ring of one", self.hosts[host].name());
+                self.checker.violated("no_second_ring", text);
+            }
+        }
+        self.hosts[host].last_list = before.to_vec();
+    }
+
+    /// Why the ring is not what it should be in the end: ideal, everybody ready, and every key served by one node that has
+    /// its newest value.
+    pub(crate) fn unfinished(&mut self) -> Result<(), String> {
+        self.not_ideal()?;
+        for host in self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()) {
+            if let Some(why) = host.chord.not_ready() {
+                return Err(format!("{}: {why}", host.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A ring that was cut is one again when it has been ideal.
+    pub(crate) fn look_whether_whole(&mut self) {
+        if self.checker.split && self.network.partition.is_none() && self.not_ideal().is_ok() {
+            self.checker.split = false;
+        }
+    }
+
+    /// Why the ring of those who live is not ideal.
+    pub(crate) fn not_ideal(&self) -> Result<(), String> {
+        let members = self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()).map(|host| &host.member);
+        (invariant::IDEAL.holds)(&Snapshot::of(members), self.setup.settings.successors)
+    }
+
+    /// Every key must be served by exactly one node, which has the newest value that anybody was told of.
+    pub(crate) fn check_content(&mut self) {
+        for key in 0..super::client::KEYS {
+            let id = super::client::Oracle::id(key);
+            let serving: Vec<usize> = (0..self.hosts.len())
+                .filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live())
+                .filter(|at| self.hosts[*at].chord.admit_read(&id).is_ok())
+                .collect();
+            let [only] = serving[..] else {
+                let names: Vec<&str> = serving.iter().map(|at| self.hosts[*at].name()).collect();
+                self.checker.violated("one_server", format!("key {} is served by [{}]", id.short(), names.join(", ")));
+                return;
+            };
+            let record = self.hosts[only].disk.records.get(&id).cloned();
+            if let Err(why) = self.oracle.reads(&id, record.as_ref()) {
+                let text = format!("{} ends with {why} of key {}", self.hosts[only].name(), id.short());
+                self.checker.violated("newest_content", text);
+            }
+        }
+    }
+
+    /// Whether the runs are to become ideal in the end.
+    pub(crate) fn wants_liveness(&self) -> bool {
+        self.setup.aim == Aim::Liveness
+    }
+}

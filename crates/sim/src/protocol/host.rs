@@ -1,0 +1,221 @@
+//! A simulated machine: a node, its disk, and the procedures that it is in the middle of.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chordal_protocol::invariant::Member;
+use chordal_protocol::{
+    Call, Chord, Contact, Durable, Envelope, Id, Interval, Membership, Procedure, Record, RequestId, Version,
+};
+
+use super::client::Operation;
+use super::world::Event;
+
+/// How many procedures may wait in a lane, as in the daemon.
+const LANE: usize = 64;
+
+/// Whether a machine takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It runs.
+    Running,
+    /// It stands still, and goes on where it was.
+    Paused,
+    /// It has ended without a word and may come back. If the machine is gone too, nobody even refuses a connection.
+    Crashed { silent: bool },
+    /// It has left, or given up, and does not come back.
+    Gone,
+}
+
+/// What outlives a crash.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    pub(crate) state: Option<Durable>,
+    pub(crate) records: BTreeMap<Id, Record>,
+    revision: u64,
+    pointers: u64,
+}
+
+impl Disk {
+    /// Writes the protocol's state if what others may build on has changed; pointers alone are written at the beat.
+    pub(crate) fn write_state(&mut self, chord: &Chord, pointers_too: bool) {
+        let pointers = pointers_too && chord.pointer_revision() > self.pointers;
+        if chord.revision() > self.revision || pointers {
+            self.state = Some(chord.durable());
+            self.revision = chord.revision();
+            self.pointers = chord.pointer_revision();
+        }
+    }
+
+    /// A new life begins: its revisions count from the start.
+    pub(crate) fn reopened(&mut self) {
+        (self.revision, self.pointers) = (0, 0);
+    }
+
+    /// Keeps the newer of two records.
+    pub(crate) fn merge(&mut self, record: Record) {
+        if self.records.get(&record.id).is_none_or(|old| old.version < record.version) {
+            self.records.insert(record.id, record);
+        }
+    }
+
+    pub(crate) fn drop_ranges(&mut self, ranges: &[Interval]) {
+        if !ranges.is_empty() {
+            self.records.retain(|id, _| !ranges.iter().any(|range| range.contains(id)));
+        }
+    }
+
+    /// A page of a range, in clockwise order, and whether it is the last.
+    pub(crate) fn page(&self, range: &Interval, after: Option<Id>, most: usize) -> (Vec<Record>, bool) {
+        let mut found: Vec<&Record> = self.records.values().filter(|record| range.contains(&record.id)).collect();
+        found.sort_by_key(|record| range.lo.distance(&record.id));
+        if let Some(after) = after {
+            found.retain(|record| range.lo.distance(&after) < range.lo.distance(&record.id));
+        }
+        let last = found.len() <= most;
+        (found.into_iter().take(most).cloned().collect(), last)
+    }
+}
+
+/// A procedure, or a client's operation, in the middle of which a node is.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) work: Work,
+    pub(crate) open: VecDeque<Call>,
+    pub(crate) asking: Option<Asking>,
+}
+
+/// What a run is.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    /// A procedure that waited in this lane.
+    Lane(usize),
+    /// A procedure that waits for no other.
+    Alone,
+    /// A read or a write for a client of this node.
+    Operation(Operation),
+}
+
+/// A question that waits for its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Asking {
+    pub(crate) to: Contact,
+    /// The protocol's call; none if a client's operation asks.
+    pub(crate) call: Option<Call>,
+    pub(crate) envelope: Envelope,
+    pub(crate) attempt: u32,
+    /// Which attempt an answer must be for; those of earlier ones come to nothing, as on a closed connection.
+    pub(crate) number: u64,
+}
+
+/// Procedures of one kind run one after the other, as in the daemon.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lane {
+    pub(crate) waiting: VecDeque<Procedure>,
+    pub(crate) busy: bool,
+}
+
+impl Lane {
+    /// Puts a procedure in line. One that waits already is as good; one that does not fit comes again.
+    pub(crate) fn put(&mut self, procedure: Procedure) {
+        if self.waiting.len() < LANE && !self.waiting.contains(&procedure) {
+            self.waiting.push_back(procedure);
+        }
+    }
+}
+
+/// A simulated machine.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) chord: Chord,
+    pub(crate) disk: Disk,
+    pub(crate) state: State,
+    /// Grows with each crash and start: what was meant for an earlier life is void.
+    pub(crate) life: u32,
+    /// Whom it joins through.
+    pub(crate) bootstrap: Vec<Contact>,
+    /// Of which ring it is: 0, or 1 for strangers.
+    pub(crate) ring: usize,
+    /// How its timers run: 1 is right.
+    pub(crate) pace: f64,
+    pub(crate) attempts: u32,
+    pub(crate) beats: u64,
+    pub(crate) runs: BTreeMap<u64, Run>,
+    pub(crate) lanes: [Lane; 2],
+    /// What came while it was paused.
+    pub(crate) inbox: Vec<Event>,
+    /// The writes that it has done, so that one that comes again is not done again.
+    pub(crate) recent: BTreeMap<RequestId, Version>,
+    /// Whether its timers run.
+    pub(crate) timers: bool,
+    /// What others see of it, made anew whenever that changes.
+    pub(crate) member: Member,
+    /// Since when it has not answered.
+    pub(crate) lost_at: Option<u64>,
+    /// The successors that it had before its last step.
+    pub(crate) last_list: Vec<Contact>,
+    /// When it last took a living node for dead.
+    pub(crate) misled_at: Option<u64>,
+}
+
+impl Host {
+    pub(crate) fn new(chord: Chord, ring: usize, bootstrap: Vec<Contact>) -> Host {
+        let member = member(&chord);
+        Host {
+            chord,
+            disk: Disk::default(),
+            state: State::Running,
+            life: 0,
+            bootstrap,
+            ring,
+            pace: 1.0,
+            attempts: 0,
+            beats: 0,
+            runs: BTreeMap::new(),
+            lanes: Default::default(),
+            inbox: Vec::new(),
+            recent: BTreeMap::new(),
+            timers: false,
+            member,
+            lost_at: None,
+            last_list: Vec::new(),
+            misled_at: None,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// Whether it would go on if nothing more was done to it.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.state, State::Running | State::Paused)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.chord.me().name
+    }
+
+    /// Forgets what it was in the middle of.
+    pub(crate) fn interrupt(&mut self) {
+        self.life += 1;
+        self.runs.clear();
+        self.lanes = Default::default();
+        self.inbox.clear();
+        self.recent.clear();
+        self.timers = false;
+    }
+
+    /// Looks again what others see of it.
+    pub(crate) fn look_again(&mut self) {
+        self.member = member(&self.chord);
+    }
+}
+
+fn member(chord: &Chord) -> Member {
+    Member {
+        contact: chord.me().clone(),
+        predecessor: chord.predecessor().cloned(),
+        successors: chord.successors().to_vec(),
+        joined: matches!(chord.membership(), Membership::Joined | Membership::Leaving),
+    }
+}

@@ -1,0 +1,112 @@
+//! What happened, for people.
+
+use std::fmt;
+
+use chordal_protocol::{Contact, Interval, NextHop, Reply, Request, View};
+
+/// What a line of a trace is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// Something was done to the ring.
+    Fault,
+    /// A message, sent, lost, arrived or answered.
+    Message,
+    /// What a node did by itself.
+    Node,
+    /// What must not happen.
+    Violation,
+}
+
+/// One line of a trace, with what it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When, in simulated microseconds.
+    pub at: u64,
+    /// What it is about.
+    pub about: About,
+    /// What happened.
+    pub text: String,
+    /// What that changed, a line each.
+    pub changes: Vec<String>,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>10.3} s  {}", self.at as f64 / 1e6, self.text)?;
+        for change in &self.changes {
+            write!(f, "\n{:>14}    {change}", "")?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the lines of a trace.
+pub type Sink<'a> = &'a mut dyn FnMut(&Entry);
+
+/// A node's name, or its address.
+pub(crate) fn name(contact: &Contact) -> &str {
+    if contact.name.is_empty() { &contact.addr } else { &contact.name }
+}
+
+/// Names in a row.
+pub(crate) fn names(contacts: &[Contact]) -> String {
+    if contacts.is_empty() {
+        return "nobody".to_owned();
+    }
+    contacts.iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn name_or_nobody(contact: Option<&Contact>) -> &str {
+    contact.map_or("nobody", name)
+}
+
+fn range(range: &Interval) -> String {
+    if range.is_whole() { "all".to_owned() } else { format!("[{}, {})", range.lo.short(), range.hi.short()) }
+}
+
+fn view(view: &View) -> String {
+    format!("{} epoch {} at {}", range(&view.range), view.epoch, name(&view.primary))
+}
+
+/// A question in words.
+pub(crate) fn question(request: &Request) -> String {
+    match request {
+        Request::Hello => "who are you?".to_owned(),
+        Request::Neighbours => "your neighbours?".to_owned(),
+        Request::Notify(_) => "I am before you".to_owned(),
+        Request::Route { key, .. } => format!("the way to {}?", key.short()),
+        Request::Seal(wanted) => format!("seal {} for me", range(wanted)),
+        Request::Page { range: wanted, .. } => format!("a page of {}?", range(wanted)),
+        Request::Decide { range: wanted, .. } => format!("decide that {} is mine", range(wanted)),
+        Request::Installed { view: installed, .. } => format!("I have installed {}", view(installed)),
+        Request::Absorb(_) => "I leave: fetch what I hold".to_owned(),
+        Request::Departing { .. } => "I have left".to_owned(),
+        Request::Welcome(joiner) => format!("welcome {}", name(joiner)),
+        Request::Invite(_) => "join my ring".to_owned(),
+        Request::Read(id) => format!("read {}", id.short()),
+        Request::Write(write) => format!("write {}", write.id.short()),
+    }
+}
+
+/// An answer in words.
+pub(crate) fn answer(reply: &Reply) -> String {
+    match reply {
+        Reply::Hello { membership, .. } => membership.to_string(),
+        Reply::Neighbours { predecessor, successors, .. } => {
+            format!("before me {}, after me {}", name_or_nobody(predecessor.as_ref()), names(successors))
+        }
+        Reply::Notified { predecessor, .. } => format!("before me is {}", name_or_nobody(predecessor.as_ref())),
+        Reply::Route(NextHop::Owner { .. }) => "that is mine".to_owned(),
+        Reply::Route(NextHop::Via(hops)) => match hops.first() {
+            Some(hop) => format!("ask {} ({})", name(&hop.contact), hop.why),
+            None => "I know no way".to_owned(),
+        },
+        Reply::Sealed { range: sealed, epoch } => format!("{} is sealed in epoch {epoch}", range(sealed)),
+        Reply::Page { records, last } => format!("{} records{}", records.len(), if *last { ", the last" } else { "" }),
+        Reply::Decided(decided) => format!("decided: {}", view(decided)),
+        Reply::Accepted => "yes".to_owned(),
+        Reply::Read(record) => record.as_ref().map_or("nothing".to_owned(), |it| format!("version {}", it.version)),
+        Reply::Written(_) => "written".to_owned(),
+        Reply::Refused(refusal) => format!("no: {refusal}"),
+    }
+}
