@@ -207,6 +207,8 @@ pub struct Chord {
     pub(crate) mutual: bool,
     /// Since when a gap has been seen whose holder nobody knows.
     pub(crate) orphaned_since: Option<Time>,
+    /// Since when a gap is waited for because the predecessor lacks something too.
+    pub(crate) behind_since: Option<Time>,
     /// How many hand-overs to this node may have been decided without its knowing yet.
     pub(crate) deciding: u32,
     /// Who has said goodbye, and when. Others may not know it yet, and words of the leaver may still be under way.
@@ -234,6 +236,7 @@ impl Chord {
             contacts: VecDeque::new(),
             mutual: false,
             orphaned_since: None,
+            behind_since: None,
             deciding: 0,
             departed: VecDeque::new(),
             departing: false,

@@ -338,6 +338,16 @@ impl Views {
         self.all().map(|view| view.epoch).max().unwrap_or(0)
     }
 
+    /// The first stretch of a gap: up to where another node than the dead one is known to hold something.
+    pub fn unclaimed(&self, gap: &Interval, dead: Option<&Contact>) -> Interval {
+        let others = self.handed.iter().map(|handed| &handed.view).chain(&self.known);
+        let begins = others
+            .filter(|view| Some(&view.primary) != dead && view.range.lo != gap.lo && gap.contains(&view.range.lo))
+            .map(|view| view.range.lo)
+            .min_by_key(|lo| gap.lo.distance(lo));
+        begins.map_or(*gap, |hi| Interval::half_open(gap.lo, hi))
+    }
+
     /// Forgets the views of others that are told of this stretch: it has been taken from them.
     pub fn forget_known(&mut self, range: &Interval) {
         self.known.retain(|view| !range.covers(&view.range));

@@ -14,6 +14,9 @@ use crate::{
 /// How often a silent holder is asked within the suspicion time.
 const QUESTIONS: u64 = 4;
 
+/// For how many suspicion times a node waits for its predecessor to hold its own range first.
+const WAITS: u64 = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Then {
     /// The holder of the gap says whether it lives.
@@ -66,6 +69,7 @@ impl Chord {
     fn fill_gap(&mut self, now: Time) -> Step {
         let Some(gap) = self.views.first_gap(&self.due()) else {
             self.orphaned_since = None;
+            self.behind_since = None;
             return Step::default();
         };
         let settled = self.mutual || self.is_alone();
@@ -112,7 +116,11 @@ impl Chord {
         let mut events = Vec::new();
         self.reconcile(&views, &mut events);
         let between_us = Interval::half_open(by.id, self.me.id);
-        let holds = views.iter().any(|view| view.primary == *by && view.range.covers(&between_us));
+        let theirs = views.iter().filter(|view| view.primary == *by);
+        let lacks = theirs.fold(vec![between_us], |parts, view| {
+            parts.iter().flat_map(|part| part.minus(&view.range)).collect()
+        });
+        let holds = lacks.is_empty() || self.has_waited_for_the_one_before(now);
         let points = self.predecessor.as_ref() == Some(by) && successors.first() == Some(&self.me);
         let holder = self.views.holder_elsewhere(&gap.lo).map(|view| view.primary.clone());
         let step = match (holder.filter(|holder| *holder != self.me), silent) {
@@ -127,6 +135,13 @@ impl Chord {
             }
         };
         step.after(events)
+    }
+
+    /// Whether the predecessor, which lacks a range itself, has had its time to get it. When many have died at once each node
+    /// may wait for the one before it, all round the ring.
+    fn has_waited_for_the_one_before(&mut self, now: Time) -> bool {
+        let since = *self.behind_since.get_or_insert(now);
+        now.since(since) >= WAITS * self.settings.suspicion
     }
 
     /// Whether another holder of the gap is known than the one that is silent.
@@ -231,11 +246,14 @@ impl Chord {
         }
     }
 
+    /// Takes a stretch, up to where somebody else is known to hold what follows.
     fn take(&mut self, range: Interval, from: Option<Contact>) -> Step {
+        let range = self.views.unclaimed(&range, from.as_ref());
         let epoch = self.views.greatest_epoch() + FORCED_EPOCH_STEP;
         self.views.forget_known(&range);
         self.views.install(View::of_one(range, epoch, &self.me));
         self.orphaned_since = None;
+        self.behind_since = None;
         self.touch();
         Step::done(vec![Event::Taken { range, from }, Event::Begin(crate::Procedure::Settle)])
     }

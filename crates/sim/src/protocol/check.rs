@@ -237,6 +237,16 @@ impl World<'_> {
         (invariant::IDEAL.holds)(&Snapshot::of(members), self.setup.settings.successors)
     }
 
+    /// Whether somebody has lost the ring and remembers nobody who lives: nobody can find it then, and it must not begin a
+    /// ring by itself. This happens only outside the theorem.
+    pub(crate) fn is_stranded(&self) -> bool {
+        let lives = |contact: &Contact| self.place_of(&contact.addr).is_some_and(|at| self.hosts[at].is_live());
+        self.checker.broken.is_some()
+            && self.hosts.iter().any(|host| {
+                host.is_live() && host.chord.membership() == Membership::Isolated && !host.chord.contacts().any(lives)
+            })
+    }
+
     /// Every key must be served by exactly one node, which has the newest value that anybody was told of.
     pub(crate) fn check_content(&mut self) {
         for key in 0..super::client::KEYS {

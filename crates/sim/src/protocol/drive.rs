@@ -12,7 +12,7 @@ use chordal_protocol::{
 use rand::RngExt;
 
 use super::host::{Asking, Run, State, Work};
-use super::trace::{About, name, name_or_nobody, names, question};
+use super::trace::{About, content, name, name_or_nobody, names, question};
 use super::world::{Back, Event, MS, Timer, World};
 
 /// How often a newcomer tries before its process gives up, as in the daemon.
@@ -272,33 +272,29 @@ impl World<'_> {
 
     fn happened(&mut self, host: usize, events: Vec<Told>) {
         for event in events {
-            match event {
+            match event.clone() {
                 Told::Begin(procedure) => self.begin(host, procedure),
                 Told::Joined => {
                     self.hosts[host].attempts = 0;
                     self.start_timers(host);
                 }
                 Told::JoinFailed { reason, .. } => self.join_failed(host, &reason),
-                Told::Taken { range, from } => {
-                    self.tell_change(|world| {
-                        format!(
-                            "{} takes a range of {} by force",
-                            world.hosts[host].name(),
-                            name_or_nobody(from.as_ref())
-                        )
-                    });
+                Told::Taken { range, .. } => {
+                    self.tell_content(host, &event);
                     self.oracle.taken(&range);
                 }
                 Told::Left => self.left(host),
                 Told::Isolated => self.isolated(host),
-                Told::Successor(_)
-                | Told::Predecessor(_)
-                | Told::Received { .. }
-                | Told::Given { .. }
-                | Told::Yielded { .. }
-                | Told::Confirmed => {}
+                Told::Received { .. } | Told::Given { .. } | Told::Yielded { .. } | Told::Confirmed => {
+                    self.tell_content(host, &event);
+                }
+                Told::Successor(_) | Told::Predecessor(_) => {}
             }
         }
+    }
+
+    fn tell_content(&mut self, host: usize, event: &Told) {
+        self.tell_change(|world| format!("{}: {}", world.hosts[host].name(), content(event)));
     }
 
     fn join_failed(&mut self, host: usize, reason: &str) {

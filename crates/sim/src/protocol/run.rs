@@ -66,6 +66,7 @@ pub(crate) fn recover(world: &mut World<'_>) -> (Option<u64>, Option<u64>) {
         }
         match world.unfinished() {
             Ok(()) => ready = Some(rounds(world)),
+            Err(_) if rounds(world) >= world.setup.rounds && world.is_stranded() => break,
             Err(why) if rounds(world) >= world.setup.rounds => {
                 let text = format!("after {} rounds without faults: {why}", world.setup.rounds);
                 world.checker.violated(if ideal.is_some() { "ready_ring" } else { "ideal_ring" }, text);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chordal_protocol::{Contact, Interval, NextHop, Reply, Request, View};
+use chordal_protocol::{Contact, Event, Interval, NextHop, Reply, Request, View};
 
 /// What a line of a trace is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,22 @@ fn range(range: &Interval) -> String {
 
 fn view(view: &View) -> String {
     format!("{} epoch {} at {}", range(&view.range), view.epoch, name(&view.primary))
+}
+
+/// What happened to a range, in words.
+pub(crate) fn content(event: &Event) -> String {
+    match event {
+        Event::Taken { range: taken, from } => {
+            format!("takes {} of {} by force", range(taken), name_or_nobody(from.as_ref()))
+        }
+        Event::Received { range: received, from, records } => {
+            format!("has received {} with {records} records from {}", range(received), name(from))
+        }
+        Event::Given { range: given, to, .. } => format!("has given {} to {}", range(given), name(to)),
+        Event::Yielded { range: yielded, to } => format!("yields {} to {}", range(yielded), name(to)),
+        Event::Confirmed => "serves again what it held before it was started again".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// A question in words.
