@@ -111,6 +111,8 @@ pub struct Views {
     sealing: Option<Sealing>,
     handed: VecDeque<Handed>,
     known: Vec<View>,
+    /// The greatest epoch of what was forgotten.
+    forgotten: u64,
 }
 
 impl Views {
@@ -335,7 +337,16 @@ impl Views {
 
     /// The greatest epoch that this node has seen.
     pub fn greatest_epoch(&self) -> u64 {
-        self.all().map(|view| view.epoch).max().unwrap_or(0)
+        self.all().map(|view| view.epoch).max().unwrap_or(0).max(self.forgotten)
+    }
+
+    /// A node says that it does not hold this range, and knows of nobody who does: what was known of it is no use. Its disk
+    /// may be gone, or it has forgotten to whom it gave the range.
+    pub fn disowned(&mut self, by: &Contact, range: &Interval) {
+        self.forgotten = self.greatest_epoch();
+        let meant = |view: &View| view.primary == *by && view.range.overlaps(range);
+        self.known.retain(|view| !meant(view));
+        self.handed.retain(|handed| !meant(&handed.view));
     }
 
     /// The first stretch of a gap: up to where another node than the dead one is known to hold something.

@@ -79,9 +79,13 @@ impl Chord {
                 }
                 self.ask_seal(by, wanted, retries - 1)
             }
-            (Then::Sealed { .. }, Ok(Reply::Refused(Refusal::NotHeld(views)))) => {
+            (Then::Sealed { wanted, .. }, Ok(Reply::Refused(Refusal::NotHeld(views)))) => {
                 let mut events = Vec::new();
                 self.reconcile(&views, &mut events);
+                if !views.iter().any(|view| view.range.contains(&wanted.lo)) {
+                    self.views.disowned(by, &wanted);
+                    self.touch();
+                }
                 Step::done(events)
             }
             (Then::Page { open }, Ok(Reply::Page { records, last })) => {

@@ -117,9 +117,8 @@ impl Chord {
         self.reconcile(&views, &mut events);
         let between_us = Interval::half_open(by.id, self.me.id);
         let theirs = views.iter().filter(|view| view.primary == *by);
-        let lacks = theirs.fold(vec![between_us], |parts, view| {
-            parts.iter().flat_map(|part| part.minus(&view.range)).collect()
-        });
+        let lacks = theirs
+            .fold(vec![between_us], |parts, view| parts.iter().flat_map(|part| part.minus(&view.range)).collect());
         let holds = lacks.is_empty() || self.has_waited_for_the_one_before(now);
         let points = self.predecessor.as_ref() == Some(by) && successors.first() == Some(&self.me);
         let holder = self.views.holder_elsewhere(&gap.lo).map(|view| view.primary.clone());

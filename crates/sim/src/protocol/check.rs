@@ -151,8 +151,8 @@ impl World<'_> {
         let mut reason = None;
         for (place, host) in self.hosts.iter().enumerate() {
             let looked_at = host.ring == 0 && host.is_live() && host.member.joined && self.network.side(place) == side;
-            let lost = looked_at && !host.member.successors.iter().any(|entry| self.answers(place, entry));
-            if lost && (!host.member.successors.is_empty() || self.members().count() > 1) {
+            let listed = &host.member.successors;
+            if looked_at && !listed.is_empty() && !listed.iter().any(|entry| self.answers(place, entry)) {
                 reason = Some(self.excuse_of(place, &host.member.successors)?);
             }
         }
