@@ -22,15 +22,13 @@ pub enum Flaw {
     SecondRing,
     /// When its successor dies a node takes all the others for dead too.
     DropsWholeList,
-    /// A notice is believed without asking the predecessor whether it lives.
-    BelievesNotices,
     /// Nodes of other rings are taken for nodes of one's own.
     MergesStrangers,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 9] = [
+    pub const ALL: [Flaw; 8] = [
         Flaw::Original2001,
         Flaw::AdoptsUnasked,
         Flaw::AnswersWhileJoining,
@@ -38,7 +36,6 @@ impl Flaw {
         Flaw::WritesWhileSealed,
         Flaw::SecondRing,
         Flaw::DropsWholeList,
-        Flaw::BelievesNotices,
         Flaw::MergesStrangers,
     ];
 }

@@ -124,7 +124,6 @@ impl Chord {
         let adopt = match &self.predecessor {
             _ if late => false,
             None => notifier.id != self.me.id,
-            Some(_) if self.has(Flaw::BelievesNotices) => notifier.id != self.me.id,
             Some(old) => between(&old.id, &notifier.id, &self.me.id),
         };
         let doubted =

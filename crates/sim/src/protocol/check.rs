@@ -1,22 +1,22 @@
 //! What is checked after every step.
 //!
-//! Zave's invariants hold as long as no member loses all its successors at once; she assumes that failures leave each member
-//! one. *At once* means here: within [`AT_ONCE`], the time in which a node hears that a successor is gone and has asked the
-//! next. A run in which a member does lose them all, or takes living ones for dead, is outside the theorem. It is marked,
-//! counted apart, and from then on only what holds without that assumption is checked: lists in order, no second ring, no
-//! strangers, no stale answer, and the ideal ring in the end.
+//! Zave's invariants hold as long as no member loses all its successors at once. *At once* means here: within the time in which
+//! word of a loss has gone round to all whose lists hold the lost one (`at_once`). A list of r entries can only be lost if r nodes
+//! are, so a member that has no successor left although fewer were lost at once has been served badly by the protocol; where
+//! so many were lost, or a node took living ones for dead because their answers were, the run is outside the theorem. It is
+//! marked, counted apart, and from then on only what holds without that assumption is checked: lists in order, no second
+//! ring, no strangers, no stale answer, and the ideal ring in the end.
 //!
 //! While the network is cut, each side is looked at by itself. After a cut there may be two rings, until they are one again.
+
+use std::collections::VecDeque;
 
 use chordal_protocol::invariant::{self, Member, Snapshot};
 use chordal_protocol::{Contact, Membership};
 
-use super::setup::Aim;
+use super::setup::{Aim, ROUND};
 use super::trace::About;
 use super::world::{MS, World};
-
-/// Deaths that are no farther apart come at once, in microseconds: two rounds, and the time that verdicts take.
-const AT_ONCE: u64 = 4_000 * MS;
 
 /// Something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,9 @@ pub(crate) struct Checker {
     changed: Vec<usize>,
     /// How many times the invariants were looked at.
     pub(crate) looks: u64,
+    /// When members were lost, and how many members there were when, of late.
+    losses: VecDeque<u64>,
+    sizes: VecDeque<(u64, usize)>,
 }
 
 impl Checker {
@@ -153,31 +156,66 @@ impl World<'_> {
             let looked_at = host.ring == 0 && host.is_live() && host.member.joined && self.network.side(place) == side;
             let listed = &host.member.successors;
             if looked_at && !listed.is_empty() && !listed.iter().any(|entry| self.answers(place, entry)) {
-                reason = Some(self.excuse_of(place, &host.member.successors)?);
+                reason = Some(self.excuse_of(place)?);
             }
         }
         reason
     }
 
-    /// Why it is no fault of the protocol that a node has none of these successors, if that is so.
-    fn excuse_of(&self, place: usize, successors: &[Contact]) -> Option<String> {
+    /// Why it is no fault of the protocol that a node has no successor that answers, if that is so.
+    fn excuse_of(&self, place: usize) -> Option<String> {
         let host = &self.hosts[place];
-        let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= AT_ONCE);
+        let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= self.at_once());
         if recently(host.misled_at) {
             return Some(format!("{} took living nodes for dead, for their answers were lost or late", host.name()));
         }
-        let lost_one = successors.iter().any(|entry| {
-            self.place_of(&entry.addr)
-                .is_some_and(|at| recently(self.hosts[at].lost_at) || !self.network.connects(place, at))
-        });
-        if lost_one || recently(host.lost_at) || self.healed_recently() {
+        if self.lost_of_late() >= self.bearable() || recently(host.lost_at) || self.is_or_was_cut() {
             return Some(format!("{} has lost all its successors at once", host.name()));
         }
         None
     }
 
-    fn healed_recently(&self) -> bool {
-        self.network.healed_at.is_some_and(|at| self.now - at <= AT_ONCE)
+    /// Notes that a member was lost.
+    pub(crate) fn note_loss(&mut self) {
+        self.checker.losses.push_back(self.now);
+    }
+
+    /// Notes how many members there are; to be called now and then.
+    pub(crate) fn note_size(&mut self) {
+        let size = self.members().count();
+        self.checker.sizes.push_back((self.now, size));
+        let old = self.now.saturating_sub(self.at_once());
+        while self.checker.sizes.front().is_some_and(|(at, _)| *at < old) {
+            self.checker.sizes.pop_front();
+        }
+        while self.checker.losses.front().is_some_and(|at| *at < old) {
+            self.checker.losses.pop_front();
+        }
+    }
+
+    /// How many members were lost at once.
+    pub(crate) fn lost_of_late(&self) -> usize {
+        self.checker.losses.iter().filter(|at| self.now - **at <= self.at_once()).count()
+    }
+
+    /// How many losses at once would take all successors from somebody: a list has r entries, or all other members of a
+    /// ring that is smaller, or was a moment ago.
+    pub(crate) fn bearable(&self) -> usize {
+        let smallest = self.checker.sizes.iter().map(|(_, size)| *size).min().unwrap_or(0);
+        self.setup.settings.successors.min(smallest.saturating_sub(1))
+    }
+
+    /// Whether the network is cut, or was a moment ago: those on the other side were all lost at once.
+    pub(crate) fn is_or_was_cut(&self) -> bool {
+        self.network.partition.is_some() || self.network.healed_at.is_some_and(|at| self.now - at <= self.at_once())
+    }
+
+    /// Losses that are no farther apart come at once, in microseconds. A list is copied from one node to the one before it in
+    /// each round, so the lost one may stand in lists for r rounds after its predecessor has noticed.
+    pub(crate) fn at_once(&self) -> u64 {
+        let (patience, attempts) = self.setup.patience;
+        let verdict = patience * u64::from(attempts);
+        (2 * verdict + (self.setup.settings.successors as u64 + 1) * ROUND * 3 / 2) * MS
     }
 
     /// Whether a node would answer another one as a member now.
@@ -189,8 +227,11 @@ impl World<'_> {
 
     /// A node says that it has lost its ring. If one of those that it knew would have answered, the protocol is wrong.
     pub(crate) fn isolated(&mut self, host: usize) {
+        if self.hosts[host].ring != 0 {
+            return;
+        }
         let had = self.hosts[host].last_list.clone();
-        match self.excuse_of(host, &had) {
+        match self.excuse_of(host) {
             Some(reason) => self.outside(reason),
             None if had.iter().any(|entry| self.answers(host, entry)) => {
                 let text = format!("{} gave up its ring though a successor lived", self.hosts[host].name());
@@ -203,11 +244,9 @@ impl World<'_> {
     /// A node that has lost its successors must not go on alone: that would be a second ring.
     pub(crate) fn look_for_second_ring(&mut self, host: usize, before: &[Contact]) {
         let chord = &self.hosts[host].chord;
-        if chord.successors().is_empty() {
-            if chord.membership() == Membership::Joined {
-                let text = format!("{} goes on as a ring of one", self.hosts[host].name());
-                self.checker.violated("no_second_ring", text);
-            }
+        if chord.successors().is_empty() && chord.membership() == Membership::Joined {
+            let text = format!("{} goes on as a ring of one", self.hosts[host].name());
+            self.checker.violated("no_second_ring", text);
         }
         self.hosts[host].last_list = before.to_vec();
     }

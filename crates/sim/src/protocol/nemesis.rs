@@ -35,6 +35,7 @@ impl World<'_> {
             self.cut_somewhere();
         }
         self.look_whether_whole();
+        self.note_size();
         let coming = self.hosts.iter().filter(|host| host.ring == 0 && self.will_be_back(host.state)).count();
         if coming < self.wanted && self.happens_now(1.0) {
             let host = self.newcomer();
@@ -80,24 +81,15 @@ impl World<'_> {
         }
     }
 
-    /// Whether these nodes may be lost: somebody remains, and, where the theorem's assumption is kept, each member that
-    /// remains keeps a successor that answers.
+    /// Whether these nodes may be lost: some member remains, and, where the theorem's assumption is kept, not so many are lost
+    /// at once that a member could lose all its successors.
     pub(crate) fn may_lose(&self, lost: &[usize]) -> bool {
-        let remaining = |place: usize| {
-            let host = &self.hosts[place];
-            host.ring == 0 && host.is_live() && host.member.joined && !lost.contains(&place)
-        };
-        let members: Vec<usize> = (0..self.hosts.len()).filter(|place| remaining(*place)).collect();
+        let remaining = self.members().count().saturating_sub(lost.len());
         if !self.sparing {
-            return !members.is_empty();
+            return remaining > 0;
         }
-        members.len() == 1 && self.hosts[members[0]].member.successors.is_empty()
-            || members.len() > 1
-                && members.iter().all(|place| {
-                    self.hosts[*place].member.successors.iter().any(|entry| {
-                        self.place_of(&entry.addr).is_some_and(|at| remaining(at) && self.network.connects(*place, at))
-                    })
-                })
+        let bearable = self.lost_of_late() + lost.len() < self.bearable();
+        remaining > 0 && bearable && (!self.is_or_was_cut() || self.each_keeps_one(lost, |at| self.network.side(at)))
     }
 
     pub(crate) fn crash(&mut self, host: usize) {
@@ -112,6 +104,9 @@ impl World<'_> {
     }
 
     fn lose(&mut self, host: usize) {
+        if self.hosts[host].member.joined {
+            self.note_loss();
+        }
         self.hosts[host].lost_at = Some(self.now);
         self.checker.changed(host);
     }
@@ -166,7 +161,8 @@ impl World<'_> {
         }
         self.tell(About::Fault, |world| format!("{} goes on", world.hosts[host].name()));
         self.hosts[host].state = State::Running;
-        self.lose(host);
+        self.hosts[host].lost_at = Some(self.now);
+        self.checker.changed(host);
         // What came meanwhile is all there at once, in any order.
         let mut inbox = std::mem::take(&mut self.hosts[host].inbox);
         inbox.shuffle(&mut self.chance);
@@ -191,7 +187,7 @@ impl World<'_> {
             let side: Vec<bool> = self.hosts.iter().map(|_| self.chance.random_bool(0.5)).collect();
             let cut = [Cut::Both, Cut::Both, Cut::Outward, Cut::Inward][self.chance.random_range(0..4)];
             let splits = |part: bool| (0..side.len()).any(|at| self.hosts[at].is_live() && side[at] == part);
-            if splits(true) && splits(false) && (!self.sparing || self.each_keeps_one(&side)) {
+            if splits(true) && splits(false) && (!self.sparing || self.each_keeps_one(&[], |at| side[at])) {
                 let long = self.chance.random_range(PARTITIONS) * MS;
                 self.cut(side, cut, long);
                 return;
@@ -199,14 +195,15 @@ impl World<'_> {
         }
     }
 
-    fn each_keeps_one(&self, side: &[bool]) -> bool {
-        let live = |at: usize| self.hosts[at].is_live() && self.hosts[at].member.joined && self.hosts[at].ring == 0;
-        (0..side.len()).filter(|at| live(*at)).all(|at| {
-            self.hosts[at]
-                .member
-                .successors
-                .iter()
-                .any(|entry| self.place_of(&entry.addr).is_some_and(|other| live(other) && side[other] == side[at]))
+    /// Whether each member keeps a successor on its own side when these are lost.
+    fn each_keeps_one(&self, lost: &[usize], side: impl Fn(usize) -> bool) -> bool {
+        let live = |at: usize| {
+            let host = &self.hosts[at];
+            host.ring == 0 && host.is_live() && host.member.joined && !lost.contains(&at)
+        };
+        (0..self.hosts.len()).filter(|at| live(*at)).all(|at| {
+            let keeps = |entry: &str| self.place_of(entry).is_some_and(|other| live(other) && side(other) == side(at));
+            self.hosts[at].member.successors.iter().any(|entry| keeps(&entry.addr))
         })
     }
 

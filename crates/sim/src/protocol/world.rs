@@ -198,17 +198,10 @@ impl<'a> World<'a> {
         place
     }
 
-    /// A node that wants to join through some of those who are there.
+    /// A node that wants to join through some of those who are there, members or not.
     pub(crate) fn newcomer(&mut self) -> usize {
-        let mut known: Vec<Contact> = self.members().map(|host| host.chord.me().clone()).collect();
-        if known.is_empty() {
-            known = self
-                .hosts
-                .iter()
-                .filter(|host| host.ring == 0 && host.is_up())
-                .map(|host| host.chord.me().clone())
-                .collect();
-        }
+        let up = self.hosts.iter().filter(|host| host.ring == 0 && host.is_up());
+        let mut known: Vec<Contact> = up.map(|host| host.chord.me().clone()).collect();
         known.shuffle(&mut self.chance);
         known.truncate(3);
         let name = format!("n{}", self.hosts.len());
