@@ -82,7 +82,8 @@ impl Chord {
             (Then::Sealed { wanted, .. }, Ok(Reply::Refused(Refusal::NotHeld(views)))) => {
                 let mut events = Vec::new();
                 self.reconcile(&views, &mut events);
-                if !views.iter().any(|view| view.range.contains(&wanted.lo)) {
+                let holder = self.views.holder_elsewhere(&wanted.lo).map(|view| &view.primary);
+                if holder == Some(by) {
                     self.views.disowned(by, &wanted);
                     self.touch();
                 }

@@ -314,6 +314,9 @@ impl World<'_> {
             self.tell_change(|world| format!("{} has left", world.hosts[host].name()));
         }
         let full = !self.hosts[host].chord.views().held().is_empty();
+        if self.hosts[host].ring == 0 {
+            self.note_loss();
+        }
         self.gone(host);
         if full {
             self.hosts[host].state = State::Crashed { silent: false };

@@ -67,7 +67,7 @@ impl World<'_> {
                     self.crash(host);
                 } else if self.happens_now(faults.pause) && self.may_lose(&[host]) {
                     self.pause(host);
-                } else if self.happens_now(self.setup.churn) && self.members().count() > 1 {
+                } else if self.happens_now(self.setup.churn) && self.may_lose(&[host]) {
                     self.leave(host);
                 }
             }
