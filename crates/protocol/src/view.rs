@@ -111,6 +111,8 @@ pub struct Views {
     sealing: Option<Sealing>,
     handed: VecDeque<Handed>,
     known: Vec<View>,
+    /// Views that their own primaries say they don't hold. Others may tell of them for a long time.
+    disowned: VecDeque<View>,
     /// The greatest epoch of what was forgotten.
     forgotten: u64,
 }
@@ -198,6 +200,7 @@ impl Views {
     /// Starts to serve a view, and joins it with those beside it that this node serves too.
     pub fn install(&mut self, view: View) {
         self.known.retain(|known| !view.range.covers(&known.range));
+        self.disowned.retain(|gone| !view.range.overlaps(&gone.range));
         for handed in self.handed.iter_mut().filter(|handed| view.range.covers(&handed.view.range)) {
             handed.acknowledged = true;
         }
@@ -344,9 +347,15 @@ impl Views {
     /// may be gone, or it has forgotten to whom it gave the range.
     pub fn disowned(&mut self, by: &Contact, range: &Interval) {
         self.forgotten = self.greatest_epoch();
-        let meant = |view: &View| view.primary == *by && view.range.overlaps(range);
-        self.known.retain(|view| !meant(view));
-        self.handed.retain(|handed| !meant(&handed.view));
+        let meant = |view: &&View| view.primary == *by && view.range.overlaps(range);
+        let handed = self.handed.iter().map(|handed| &handed.view);
+        let denied: Vec<View> = self.known.iter().chain(handed).filter(meant).cloned().collect();
+        self.known.retain(|view| !meant(&view));
+        self.handed.retain(|handed| !meant(&&handed.view));
+        self.disowned.extend(denied);
+        while self.disowned.len() > REMEMBERED_HANDOVERS {
+            self.disowned.pop_front();
+        }
     }
 
     /// The first stretch of a gap: up to where another node than the dead one is known to hold something.
@@ -365,6 +374,9 @@ impl Views {
     }
 
     fn remember(&mut self, view: &View) {
+        if self.disowned.contains(view) {
+            return;
+        }
         if self.known.iter().any(|known| known.range.overlaps(&view.range) && known.supersedes(view)) {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chordal_protocol::{Contact, Event, Interval, NextHop, Reply, Request, View};
+use chordal_protocol::{Contact, Event, Interval, NextHop, Refusal, Reply, Request, View};
 
 /// What a line of a trace is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,13 @@ pub(crate) fn answer(reply: &Reply) -> String {
         Reply::Accepted => "yes".to_owned(),
         Reply::Read(record) => record.as_ref().map_or("nothing".to_owned(), |it| format!("version {}", it.version)),
         Reply::Written(_) => "written".to_owned(),
+        Reply::Refused(Refusal::NotHeld(views)) => {
+            let known: Vec<String> = views.iter().map(view).collect();
+            format!(
+                "no: I do not hold that, and know of {}",
+                if known.is_empty() { "nobody".to_owned() } else { known.join(", ") }
+            )
+        }
         Reply::Refused(refusal) => format!("no: {refusal}"),
     }
 }
