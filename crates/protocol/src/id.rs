@@ -46,28 +46,33 @@ impl Id {
 
     /// How far one walks clockwise from here to `other`: `(other - self) mod 2^256`.
     pub fn distance(&self, other: &Id) -> Id {
-        let mut result = [0; 32];
-        let mut borrow = false;
-        for i in (0..32).rev() {
-            let (d, b1) = other.0[i].overflowing_sub(self.0[i]);
-            let (d, b2) = d.overflowing_sub(u8::from(borrow));
-            result[i] = d;
-            borrow = b1 || b2;
-        }
-        Id(result)
+        let ((from_high, from_low), (to_high, to_low)) = (self.halves(), other.halves());
+        let (low, borrow) = to_low.overflowing_sub(from_low);
+        Id::of_halves(to_high.wrapping_sub(from_high).wrapping_sub(u128::from(borrow)), low)
     }
 
     /// `(self + other) mod 2^256`.
     pub fn wrapping_add(&self, other: &Id) -> Id {
-        let mut result = [0; 32];
-        let mut carry = false;
-        for i in (0..32).rev() {
-            let (s, c1) = self.0[i].overflowing_add(other.0[i]);
-            let (s, c2) = s.overflowing_add(u8::from(carry));
-            result[i] = s;
-            carry = c1 || c2;
-        }
-        Id(result)
+        let ((high, low), (other_high, other_low)) = (self.halves(), other.halves());
+        let (low, carry) = low.overflowing_add(other_low);
+        Id::of_halves(high.wrapping_add(other_high).wrapping_add(u128::from(carry)), low)
+    }
+
+    /// The first and the last 128 bits.
+    fn halves(&self) -> (u128, u128) {
+        let half = |at: usize| {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&self.0[at..at + 16]);
+            u128::from_be_bytes(bytes)
+        };
+        (half(0), half(16))
+    }
+
+    fn of_halves(high: u128, low: u128) -> Id {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&high.to_be_bytes());
+        bytes[16..].copy_from_slice(&low.to_be_bytes());
+        Id(bytes)
     }
 
     /// `2^exponent`.

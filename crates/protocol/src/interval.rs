@@ -1,5 +1,7 @@
 //! Stretches of the circle, clockwise, that may wrap past zero.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Id;
@@ -7,8 +9,11 @@ use crate::Id;
 /// Whether `x` lies strictly between `from` and `to`, clockwise. From a point to itself is once round the whole circle:
 /// everything but that point.
 pub fn between(from: &Id, x: &Id, to: &Id) -> bool {
-    let d = from.distance(x);
-    d != Id::ZERO && (from == to || d < from.distance(to))
+    match from.cmp(to) {
+        Ordering::Less => from < x && x < to,
+        Ordering::Equal => x != from,
+        Ordering::Greater => from < x || x < to,
+    }
 }
 
 /// The half-open stretch `[lo, hi)`, clockwise; `[x, x)` is the whole circle. There is no empty interval.
@@ -40,7 +45,11 @@ impl Interval {
 
     /// Whether the point lies in it.
     pub fn contains(&self, x: &Id) -> bool {
-        self.is_whole() || self.lo.distance(x) < self.lo.distance(&self.hi)
+        match self.lo.cmp(&self.hi) {
+            Ordering::Less => self.lo <= *x && *x < self.hi,
+            Ordering::Equal => true,
+            Ordering::Greater => self.lo <= *x || *x < self.hi,
+        }
     }
 
     /// Whether all of `other` lies in it.

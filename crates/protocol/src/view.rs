@@ -374,7 +374,8 @@ impl Views {
     }
 
     fn remember(&mut self, view: &View) {
-        if self.disowned.contains(view) {
+        // Neighbours tell the same again and again.
+        if self.known.contains(view) || self.disowned.contains(view) {
             return;
         }
         if self.known.iter().any(|known| known.range.overlaps(&view.range) && known.supersedes(view)) {
