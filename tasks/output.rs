@@ -45,6 +45,11 @@ impl Report {
     }
 }
 
+/// A line on standard output, now. Nobody may want to read any more.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// A line on standard error. Nobody may be listening there, which is no reason to fail.
 pub(crate) fn warn(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

@@ -14,7 +14,7 @@ use clap_complete::Shell;
 use crate::parse;
 
 pub(crate) use overlay::Overlay;
-pub(crate) use protocol::Protocol;
+pub(crate) use protocol::{Protocol, Protocols};
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
 #[derive(Debug, Parser)]

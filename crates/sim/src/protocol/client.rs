@@ -85,10 +85,6 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn is_forked(&self, id: &Id) -> bool {
-        self.registers.get(id).is_some_and(|register| register.forked)
-    }
-
     pub(crate) fn forked(&self) -> usize {
         self.registers.values().filter(|register| register.forked).count()
     }

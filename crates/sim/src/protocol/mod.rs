@@ -1,4 +1,10 @@
 //! Whole rings of `chordal-protocol` nodes under faults: the code that the daemon runs, driven over an event heap.
+//!
+//! [`run`] plays one seed and [`simulate`] many; a [`Scenario`] is written down by hand. What a run is to be stands in a
+//! [`Setup`], and the same setup and seed give the same run, step by step. A machine (`host`) has a node, a disk and the
+//! procedures that it is in the middle of; `world` is the event loop, `drive` does what the daemon's driver does, `nemesis`
+//! and `network` do the harm, `operations` are the clients, and `check` looks after every step whether what must hold does.
+
 mod check;
 mod client;
 mod drive;
@@ -8,12 +14,16 @@ mod nemesis;
 mod network;
 mod operations;
 mod run;
+mod scenario;
 mod setup;
+mod summary;
 mod trace;
 mod world;
 
 pub use check::Violation;
 pub use faults::{Delay, FaultCounts, Faults, Kind, ParseFaultsError};
 pub use run::{Outcome, run};
+pub use scenario::{Scenario, ScenarioError};
 pub use setup::{Aim, ROUND, Setup, Variant};
+pub use summary::{Histogram, Spread, Summary, simulate};
 pub use trace::{About, Entry, Sink};

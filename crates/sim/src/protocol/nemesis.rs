@@ -92,9 +92,14 @@ impl World<'_> {
         remaining > 0 && bearable && (!self.is_or_was_cut() || self.each_keeps_one(lost, |at| self.network.side(at)))
     }
 
-    pub(crate) fn crash(&mut self, host: usize) {
-        self.counts.note(Kind::Crash);
+    fn crash(&mut self, host: usize) {
         let silent = self.chance.random_bool(0.5);
+        self.crash_of(host, silent);
+    }
+
+    /// A node ends without a word; if its machine goes too, nobody even refuses a connection.
+    pub(crate) fn crash_of(&mut self, host: usize, silent: bool) {
+        self.counts.note(Kind::Crash);
         self.tell(About::Fault, |world| {
             format!("{} crashes{}", world.hosts[host].name(), if silent { ", and its machine too" } else { "" })
         });

@@ -39,7 +39,7 @@ pub struct Outcome {
 }
 
 /// Runs one seed. The sink is told all that happens.
-pub fn run<'a>(setup: &'a Setup, seed: u64, sink: Option<Sink<'a>>) -> Outcome {
+pub fn run(setup: &Setup, seed: u64, sink: Option<Sink<'_>>) -> Outcome {
     let mut world = World::new(setup, seed, sink);
     let end = (setup.seconds * 1e6) as u64;
     go_on_until(&mut world, end);

@@ -52,8 +52,6 @@ pub(crate) enum Event {
     Fate,
     /// A client wants something.
     Client,
-    /// The next line of a scenario.
-    Script(usize),
 }
 
 /// What a node does at intervals, or after a while.
@@ -98,7 +96,7 @@ impl Ord for Due {
 
 /// Rings, the network between their nodes, their clients, and what is checked of them.
 pub(crate) struct World<'a> {
-    pub(crate) setup: &'a Setup,
+    pub(crate) setup: Setup,
     pub(crate) chance: Pcg64Mcg,
     /// In simulated microseconds.
     pub(crate) now: u64,
@@ -118,21 +116,19 @@ pub(crate) struct World<'a> {
     pub(crate) troubled: bool,
     /// Whether faults that break the failure assumption are passed over.
     pub(crate) sparing: bool,
-    /// Whether timers run by themselves; in a scenario a person may run the procedures.
-    pub(crate) automatic: bool,
     pub(crate) sink: Option<Sink<'a>>,
     pub(crate) entry: Option<Entry>,
 }
 
 impl<'a> World<'a> {
     /// A world without nodes.
-    pub(crate) fn empty(setup: &'a Setup, seed: u64, sink: Option<Sink<'a>>) -> World<'a> {
+    pub(crate) fn empty(setup: &Setup, seed: u64, sink: Option<Sink<'a>>) -> World<'a> {
         let mut chance = Pcg64Mcg::seed_from_u64(seed);
         let wanted = chance.random_range(setup.nodes.0..=setup.nodes.1);
         // Every fourth seed may do anything; the others keep to what Zave's theorem assumes.
         let sparing = chance.random_range(0..4) > 0;
         World {
-            setup,
+            setup: setup.clone(),
             chance,
             now: 0,
             heap: BinaryHeap::new(),
@@ -148,14 +144,13 @@ impl<'a> World<'a> {
             wanted,
             troubled: true,
             sparing,
-            automatic: true,
             sink,
             entry: None,
         }
     }
 
     /// A ring that begins, and all who want to join it within its first seconds.
-    pub(crate) fn new(setup: &'a Setup, seed: u64, sink: Option<Sink<'a>>) -> World<'a> {
+    pub(crate) fn new(setup: &Setup, seed: u64, sink: Option<Sink<'a>>) -> World<'a> {
         let mut world = World::empty(setup, seed, sink);
         let first = world.add("n0", Id::of("n0:1"), 0, Vec::new());
         world.create(first, RingId([7; 16]), false);
@@ -257,7 +252,7 @@ impl<'a> World<'a> {
 
     pub(crate) fn start_timers(&mut self, host: usize) {
         let started = std::mem::replace(&mut self.hosts[host].timers, true);
-        if self.automatic && !started {
+        if !started {
             let (round, beat) = (self.chance.random_range(0..ROUND * MS), self.chance.random_range(0..1_000 * MS));
             self.timer_in(host, Timer::Round, round);
             self.timer_in(host, Timer::Beat, beat);
@@ -308,7 +303,6 @@ impl<'a> World<'a> {
             Event::Heals { number } => self.heals(number),
             Event::Fate => self.fate(),
             Event::Client => self.client(),
-            Event::Script(_) => {}
         }
     }
 

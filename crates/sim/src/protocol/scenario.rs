@@ -1,0 +1,262 @@
+//! Scenarios: a few nodes, and what happens to them at which moment, written down for teaching.
+
+use std::collections::BTreeMap;
+
+use chordal_protocol::{Contact, Id, Procedure};
+use serde::Deserialize;
+
+use super::faults::{Delay, Faults};
+use super::host::State;
+use super::network::Cut;
+use super::run::{Outcome, go_on_until, outcome, recover};
+use super::setup::{Setup, Variant};
+use super::trace::Sink;
+use super::world::{Event, FATE, MS, World};
+
+/// The longest scenario, in simulated seconds.
+const LONGEST: f64 = 3_600.0;
+
+/// A few nodes and what happens to them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// In one line, what it shows.
+    pub title: String,
+    /// What to look at.
+    pub text: String,
+    /// `zave` or `2001`.
+    #[serde(default)]
+    variant: Protocol,
+    /// How long successor lists are.
+    successors: usize,
+    /// How long each message is under way, in simulated milliseconds.
+    delay: u64,
+    /// How long the scenario goes on, in simulated seconds.
+    seconds: f64,
+    /// Reads and writes of clients per simulated second.
+    #[serde(default)]
+    operations: f64,
+    /// The nodes, each with the first hexadecimal digits of its id.
+    nodes: BTreeMap<String, String>,
+    /// What happens.
+    #[serde(rename = "event")]
+    events: Vec<Line>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+enum Protocol {
+    #[default]
+    #[serde(rename = "zave")]
+    Zave,
+    #[serde(rename = "2001")]
+    Stoica2001,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Line {
+    /// When, in simulated seconds.
+    at: f64,
+    #[serde(flatten)]
+    action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    /// This node begins the ring.
+    Create(String),
+    /// A node joins through another.
+    Join { node: String, through: String },
+    /// A node leaves in order.
+    Leave(String),
+    /// A node ends without a word; its machine refuses connections.
+    Crash(String),
+    /// It is started again on its disk.
+    Restart(String),
+    /// A node stands still.
+    Pause { node: String, seconds: f64 },
+    /// These nodes cannot reach the others.
+    Partition { nodes: Vec<String>, seconds: f64 },
+}
+
+/// Why a scenario makes no sense.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ScenarioError {
+    /// A number is out of its range.
+    #[error("`{0}` must be {1}")]
+    Number(&'static str, &'static str),
+    /// A node is named that is none.
+    #[error("there is no node called `{0}`; the scenario has {1}")]
+    Nobody(String, String),
+    /// An id cannot be read.
+    #[error("`{1}` is no id for the node {0}: give its first hexadecimal digits, such as 40")]
+    Id(String, String),
+    /// Two nodes stand at one id.
+    #[error("the nodes {0} and {1} have the same id")]
+    Twice(String, String),
+    /// Something happens to a node to which it cannot happen then.
+    #[error("at {at} s: {what}")]
+    Impossible {
+        /// When.
+        at: f64,
+        /// What was to happen, and why it can't.
+        what: String,
+    },
+}
+
+impl Scenario {
+    /// Whether it makes sense, as far as that can be said before it runs.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        let number = |holds: bool, name, range| if holds { Ok(()) } else { Err(ScenarioError::Number(name, range)) };
+        number((1..=64).contains(&self.successors), "successors", "from 1 to 64")?;
+        number(self.delay <= 10_000, "delay", "from 0 to 10000 ms")?;
+        number((0.0..=LONGEST).contains(&self.seconds), "seconds", "from 0 to 3600")?;
+        number((0.0..=1_000.0).contains(&self.operations), "operations", "from 0 to 1000")?;
+        number((1..=256).contains(&self.nodes.len()), "nodes", "a table of 1 to 256 nodes")?;
+        let mut ids: BTreeMap<Id, &String> = BTreeMap::new();
+        for (name, prefix) in &self.nodes {
+            let id = Id::from_hex_prefix(prefix).map_err(|_| ScenarioError::Id(name.clone(), prefix.clone()))?;
+            if let Some(other) = ids.insert(id, name) {
+                return Err(ScenarioError::Twice(other.clone(), name.clone()));
+            }
+        }
+        for line in &self.events {
+            number((0.0..=self.seconds).contains(&line.at), "at", "from 0 to the scenario's `seconds`")?;
+            if let Action::Pause { seconds, .. } | Action::Partition { seconds, .. } = line.action {
+                number((0.0..=LONGEST).contains(&seconds), "seconds", "from 0 to 3600")?;
+            }
+            for name in line.action.names() {
+                if !self.nodes.contains_key(name) {
+                    let known: Vec<&str> = self.nodes.keys().map(String::as_str).collect();
+                    return Err(ScenarioError::Nobody(name.clone(), known.join(", ")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The setup that it stands for, with another protocol if one is named.
+    pub fn setup(&self, variant: Option<Variant>) -> Setup {
+        let own = match self.variant {
+            Protocol::Zave => Variant::Zave,
+            Protocol::Stoica2001 => Variant::Stoica2001,
+        };
+        let mut setup = Setup {
+            nodes: (self.nodes.len(), self.nodes.len()),
+            seconds: self.seconds,
+            faults: Faults { delay: Some(Delay { from: self.delay, to: self.delay }), ..Faults::NONE },
+            churn: 0.0,
+            operations: self.operations,
+            variant: variant.unwrap_or(own),
+            ..Setup::default()
+        };
+        setup.settings.successors = self.successors;
+        setup
+    }
+
+    /// Plays it. Afterwards the ring is given its time to become ideal.
+    pub fn play(&self, variant: Option<Variant>, sink: Option<Sink<'_>>) -> Result<Outcome, ScenarioError> {
+        self.check()?;
+        let setup = self.setup(variant);
+        let mut world = World::empty(&setup, 0, sink);
+        world.sparing = false;
+        world.wanted = 0;
+        for (name, prefix) in &self.nodes {
+            let id = Id::from_hex_prefix(prefix).map_err(|_| ScenarioError::Id(name.clone(), prefix.clone()))?;
+            let host = world.add(name, id, 0, Vec::new());
+            world.hosts[host].state = State::Gone;
+        }
+        world.at(FATE, Event::Fate);
+        world.at(FATE, Event::Client);
+        let mut lines: Vec<&Line> = self.events.iter().collect();
+        lines.sort_by(|one, other| one.at.total_cmp(&other.at));
+        for line in lines {
+            go_on_until(&mut world, (line.at * 1e6) as u64);
+            if world.checker.violation.is_some() {
+                break;
+            }
+            world.act(&line.action).map_err(|what| ScenarioError::Impossible { at: line.at, what })?;
+            world.check();
+        }
+        go_on_until(&mut world, (self.seconds * 1e6) as u64);
+        let rounds = if world.checker.violation.is_none() { recover(&mut world) } else { (None, None) };
+        world.wanted = self.nodes.len();
+        Ok(outcome(world, 0, rounds))
+    }
+}
+
+impl Action {
+    fn names(&self) -> Vec<&String> {
+        match self {
+            Action::Create(node) | Action::Leave(node) | Action::Crash(node) | Action::Restart(node) => vec![node],
+            Action::Join { node, through } => vec![node, through],
+            Action::Pause { node, .. } => vec![node],
+            Action::Partition { nodes, .. } => nodes.iter().collect(),
+        }
+    }
+}
+
+impl World<'_> {
+    fn act(&mut self, action: &Action) -> Result<(), String> {
+        let place = |world: &World<'_>, name: &str| {
+            world.place_of(&format!("{name}:1")).ok_or_else(|| format!("there is no node called {name}"))
+        };
+        match action {
+            Action::Create(name) => {
+                let host = self.switched_off(place(self, name)?)?;
+                self.hosts[host].state = State::Running;
+                self.create_for_lessons(host);
+            }
+            Action::Join { node, through } => {
+                let through: Contact = self.hosts[place(self, through)?].chord.me().clone();
+                let host = self.switched_off(place(self, node)?)?;
+                self.hosts[host].state = State::Running;
+                self.hosts[host].bootstrap = vec![through.clone()];
+                self.tell(super::About::Fault, |_| format!("{node} joins through {}", through.name));
+                self.begin_alone(host, Procedure::Join { contacts: vec![through] });
+            }
+            Action::Leave(name) => {
+                let host = self.running(place(self, name)?)?;
+                self.leave(host);
+            }
+            Action::Crash(name) => {
+                let host = self.running(place(self, name)?)?;
+                self.crash_of(host, false);
+            }
+            Action::Restart(name) => {
+                let host = place(self, name)?;
+                if !matches!(self.hosts[host].state, State::Crashed { .. }) {
+                    return Err(format!("{name} has not crashed, so it cannot be started again"));
+                }
+                self.restart(host);
+            }
+            Action::Pause { node, seconds } => {
+                let host = self.running(place(self, node)?)?;
+                self.pause_for(host, (seconds * 1e6) as u64);
+            }
+            Action::Partition { nodes, seconds } => {
+                let mut side = vec![false; self.hosts.len()];
+                for name in nodes {
+                    side[place(self, name)?] = true;
+                }
+                self.cut(side, Cut::Both, (seconds * 1e3) as u64 * MS);
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self, host: usize) -> Result<usize, String> {
+        match self.hosts[host].state {
+            State::Running => Ok(host),
+            _ => Err(format!("{} does not run then", self.hosts[host].name())),
+        }
+    }
+
+    fn switched_off(&self, host: usize) -> Result<usize, String> {
+        match self.hosts[host].state {
+            State::Gone => Ok(host),
+            _ => Err(format!("{} has been started already", self.hosts[host].name())),
+        }
+    }
+}
