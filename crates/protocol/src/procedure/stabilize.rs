@@ -145,10 +145,10 @@ impl Chord {
         }
     }
 
-    /// A planted bug: the nearer one may be dead, and its list is not asked for.
+    /// A planted bug: the nearer one may be dead. The version of 2001 keeps the other successors behind it.
     fn adopt_unasked(&mut self, nearer: &Contact, mut events: Vec<Event>) -> Step {
-        let listed = self.successors.entries().to_vec();
-        self.set_successors(nearer, &listed, &mut events);
+        let behind = if self.has(Flaw::Original2001) { self.successors.entries().to_vec() } else { Vec::new() };
+        self.set_successors(nearer, &behind, &mut events);
         self.notify(nearer, events)
     }
 

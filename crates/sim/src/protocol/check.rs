@@ -1,18 +1,16 @@
 //! What is checked after every step.
 //!
 //! Zave's invariants hold as long as no member loses all its successors at once. *At once* means here: within the time in which
-//! word of a loss has gone round to all whose lists hold the lost one (`at_once`). A list of r entries can only be lost if r nodes
-//! are, so a member that has no successor left although fewer were lost at once has been served badly by the protocol; where
-//! so many were lost, or a node took living ones for dead because their answers were, the run is outside the theorem. It is
+//! word of a loss has gone round to all whose lists hold the lost one (`at_once`). A list of r entries is lost if the next r
+//! members are, so a member that has no successor left although one of those lives has been served badly by the protocol; where
+//! they were all lost, or a node took living ones for dead because their answers were, the run is outside the theorem. It is
 //! marked, counted apart, and from then on only what holds without that assumption is checked: lists in order, no second
 //! ring, no strangers, no stale answer, and the ideal ring in the end.
 //!
 //! While the network is cut, each side is looked at by itself. After a cut there may be two rings, until they are one again.
 
-use std::collections::VecDeque;
-
 use chordal_protocol::invariant::{self, Member, Snapshot};
-use chordal_protocol::{Contact, Membership};
+use chordal_protocol::{Contact, Id, Membership};
 
 use super::setup::{Aim, ROUND};
 use super::trace::About;
@@ -42,9 +40,6 @@ pub(crate) struct Checker {
     changed: Vec<usize>,
     /// How many times the invariants were looked at.
     pub(crate) looks: u64,
-    /// When members were lost, and how many members there were when, of late.
-    losses: VecDeque<u64>,
-    sizes: VecDeque<(u64, usize)>,
 }
 
 impl Checker {
@@ -169,40 +164,28 @@ impl World<'_> {
         if recently(host.misled_at) {
             return Some(format!("{} took living nodes for dead, for their answers were lost or late", host.name()));
         }
-        if self.lost_of_late() >= self.bearable() || recently(host.lost_at) || self.is_or_was_cut() {
+        if self.loses_all(place, &[]) || recently(host.lost_at) || self.is_or_was_cut() {
             return Some(format!("{} has lost all its successors at once", host.name()));
         }
         None
     }
 
-    /// Notes that a member was lost.
-    pub(crate) fn note_loss(&mut self) {
-        self.checker.losses.push_back(self.now);
-    }
-
-    /// Notes how many members there are; to be called now and then.
-    pub(crate) fn note_size(&mut self) {
-        let size = self.members().count();
-        self.checker.sizes.push_back((self.now, size));
-        let old = self.now.saturating_sub(self.at_once());
-        while self.checker.sizes.front().is_some_and(|(at, _)| *at < old) {
-            self.checker.sizes.pop_front();
+    /// Whether a node loses all its successors at once when these are lost, too: of the members that follow it, as far as its
+    /// list reaches, each was lost of late. Who has only just joined may not be known to it yet and does not count.
+    pub(crate) fn loses_all(&self, place: usize, also: &[usize]) -> bool {
+        let of_late = |at: u64| self.now - at <= self.at_once();
+        let me = self.hosts[place].chord.me().id;
+        let mut following: Vec<(Id, bool)> = Vec::new();
+        for (at, host) in self.hosts.iter().enumerate().filter(|(at, host)| host.ring == 0 && *at != place) {
+            let Some(joined) = host.joined_at else { continue };
+            let lost = also.contains(&at) || host.lost_at.is_some_and(of_late);
+            let settled = host.is_live() && host.member.joined && !of_late(joined);
+            if lost || settled {
+                following.push((me.distance(&host.chord.me().id), lost));
+            }
         }
-        while self.checker.losses.front().is_some_and(|at| *at < old) {
-            self.checker.losses.pop_front();
-        }
-    }
-
-    /// How many members were lost at once.
-    pub(crate) fn lost_of_late(&self) -> usize {
-        self.checker.losses.iter().filter(|at| self.now - **at <= self.at_once()).count()
-    }
-
-    /// How many losses at once would take all successors from somebody: a list has r entries, or all other members of a
-    /// ring that is smaller, or was a moment ago.
-    pub(crate) fn bearable(&self) -> usize {
-        let smallest = self.checker.sizes.iter().map(|(_, size)| *size).min().unwrap_or(0);
-        self.setup.settings.successors.min(smallest.saturating_sub(1))
+        following.sort_unstable();
+        following.iter().take(self.setup.settings.successors).all(|(_, lost)| *lost)
     }
 
     /// Whether the network is cut, or was a moment ago: those on the other side were all lost at once.

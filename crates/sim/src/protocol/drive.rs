@@ -65,7 +65,7 @@ impl World<'_> {
         machine.disk.write_state(&machine.chord, false);
         if before != (machine.chord.pointer_revision(), machine.chord.membership()) {
             let old = machine.member.clone();
-            machine.look_again();
+            machine.look_again(self.now);
             self.checker.changed(host);
             let moved = before.1 != self.hosts[host].chord.membership();
             self.tell_pointers(host, &old, moved);
@@ -314,9 +314,6 @@ impl World<'_> {
             self.tell_change(|world| format!("{} has left", world.hosts[host].name()));
         }
         let full = !self.hosts[host].chord.views().held().is_empty();
-        if self.hosts[host].ring == 0 {
-            self.note_loss();
-        }
         self.gone(host);
         if full {
             self.hosts[host].state = State::Crashed { silent: false };

@@ -149,7 +149,9 @@ pub(crate) struct Host {
     pub(crate) timers: bool,
     /// What others see of it, made anew whenever that changes.
     pub(crate) member: Member,
-    /// Since when it has not answered.
+    /// When it last became a member.
+    pub(crate) joined_at: Option<u64>,
+    /// When it was last lost, or came back with what it knew before.
     pub(crate) lost_at: Option<u64>,
     /// The successors that it had before its last step.
     pub(crate) last_list: Vec<Contact>,
@@ -176,6 +178,7 @@ impl Host {
             recent: BTreeMap::new(),
             timers: false,
             member,
+            joined_at: None,
             lost_at: None,
             last_list: Vec::new(),
             misled_at: None,
@@ -206,8 +209,12 @@ impl Host {
     }
 
     /// Looks again what others see of it.
-    pub(crate) fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self, now: u64) {
+        let was_member = self.member.joined;
         self.member = member(&self.chord);
+        if self.member.joined && !was_member {
+            self.joined_at = Some(now);
+        }
     }
 }
 

@@ -35,7 +35,6 @@ impl World<'_> {
             self.cut_somewhere();
         }
         self.look_whether_whole();
-        self.note_size();
         let coming = self.hosts.iter().filter(|host| host.ring == 0 && self.will_be_back(host.state)).count();
         if coming < self.wanted && self.happens_now(1.0) {
             let host = self.newcomer();
@@ -81,15 +80,22 @@ impl World<'_> {
         }
     }
 
-    /// Whether these nodes may be lost: some member remains, and, where the theorem's assumption is kept, not so many are lost
-    /// at once that a member could lose all its successors.
+    /// Whether these nodes may be lost: some member remains, and, where the theorem's assumption is kept, no member loses
+    /// all its successors at once.
     pub(crate) fn may_lose(&self, lost: &[usize]) -> bool {
-        let remaining = self.members().count().saturating_sub(lost.len());
+        let members = self
+            .hosts
+            .iter()
+            .enumerate()
+            .filter(|(at, host)| host.ring == 0 && host.is_live() && host.member.joined && !lost.contains(at));
+        let remaining: Vec<usize> = members.map(|(at, _)| at).collect();
         if !self.sparing {
-            return remaining > 0;
+            return !remaining.is_empty();
         }
-        let bearable = self.lost_of_late() + lost.len() < self.bearable();
-        remaining > 0 && bearable && (!self.is_or_was_cut() || self.each_keeps_one(lost, |at| self.network.side(at)))
+        let spared = remaining.iter().all(|at| !self.loses_all(*at, lost));
+        !remaining.is_empty()
+            && spared
+            && (!self.is_or_was_cut() || self.each_keeps_one(lost, |at| self.network.side(at)))
     }
 
     fn crash(&mut self, host: usize) {
@@ -109,9 +115,6 @@ impl World<'_> {
     }
 
     fn lose(&mut self, host: usize) {
-        if self.hosts[host].member.joined {
-            self.note_loss();
-        }
         self.hosts[host].lost_at = Some(self.now);
         self.checker.changed(host);
     }
@@ -134,7 +137,7 @@ impl World<'_> {
         if let Some(flaw) = self.setup.variant.flaw() {
             machine.chord.plant(flaw);
         }
-        machine.look_again();
+        machine.look_again(self.now);
         self.checker.changed(host);
         self.tell(About::Fault, |world| format!("{} is started again on its disk", world.hosts[host].name()));
         if member {

@@ -223,11 +223,6 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The members of the ring.
-    pub(crate) fn members(&self) -> impl Iterator<Item = &Host> {
-        self.hosts.iter().filter(|host| host.ring == 0 && host.is_live() && host.member.joined)
-    }
-
     pub(crate) fn place_of(&self, addr: &str) -> Option<usize> {
         self.places.get(addr).copied()
     }
