@@ -31,6 +31,7 @@ fn setup(flaw: Flaw) -> Setup {
         // Joining must take long, so that somebody joins through a node that is still at it.
         setup.faults = "delay=50..300ms,crash=0.02".parse().unwrap();
         setup.churn = 0.1;
+        setup.patience = (1_000, 3);
     }
     setup.settings.successors = 2;
     setup

@@ -194,11 +194,14 @@ impl World<'_> {
     }
 
     /// Losses that are no farther apart come at once, in microseconds. A list is copied from one node to the one before it in
-    /// each round, so the lost one may stand in lists for r rounds after its predecessor has noticed.
+    /// each round, in which the successor is asked and told, so the lost one may stand in lists, and a newcomer may not, for
+    /// r rounds after the first has noticed.
     pub(crate) fn at_once(&self) -> u64 {
         let (patience, attempts) = self.setup.patience;
         let verdict = patience * u64::from(attempts);
-        (2 * verdict + (self.setup.settings.successors as u64 + 1) * ROUND * 3 / 2) * MS
+        let slowest = self.setup.faults.delay.map_or(0, |delay| delay.to);
+        let round = ROUND * 3 / 2 + 4 * slowest;
+        (2 * verdict + (self.setup.settings.successors as u64 + 1) * round) * MS
     }
 
     /// Whether a node would answer another one as a member now.
@@ -224,14 +227,19 @@ impl World<'_> {
         }
     }
 
-    /// A node that has lost its successors must not go on alone: that would be a second ring.
+    /// A node that has lost its successors must not go on alone: that would be a second ring. One that leaves goes all the
+    /// same, with its hands full.
     pub(crate) fn look_for_second_ring(&mut self, host: usize, before: &[Contact]) {
-        let chord = &self.hosts[host].chord;
-        if chord.successors().is_empty() && chord.membership() == Membership::Joined {
-            let text = format!("{} goes on as a ring of one", self.hosts[host].name());
-            self.checker.violated("no_second_ring", text);
-        }
         self.hosts[host].last_list = before.to_vec();
+        let chord = &self.hosts[host].chord;
+        match chord.membership() {
+            Membership::Joined if chord.successors().is_empty() => {
+                let text = format!("{} goes on as a ring of one", self.hosts[host].name());
+                self.checker.violated("no_second_ring", text);
+            }
+            Membership::Leaving if chord.successors().is_empty() => self.isolated(host),
+            _ => {}
+        }
     }
 
     /// Why the ring is not what it should be in the end: ideal, everybody ready, and every key served by one node that has
