@@ -170,7 +170,15 @@ pub struct Traffic<'a> {
 impl<'a> Traffic<'a> {
     pub(crate) fn new(conditions: Conditions, rng: Rng) -> Traffic<'a> {
         let overheads = Overheads::new(conditions.gamma_us);
-        Traffic { conditions, rng, metrics: Metrics::default(), caches: BTreeMap::new(), overheads, log: None, asked: None }
+        Traffic {
+            conditions,
+            rng,
+            metrics: Metrics::default(),
+            caches: BTreeMap::new(),
+            overheads,
+            log: None,
+            asked: None,
+        }
     }
 
     /// The same, and every connection is kept.
@@ -189,10 +197,14 @@ impl<'a> Traffic<'a> {
 
     pub(crate) fn reset(&mut self) {
         self.metrics = Metrics::default();
-        self.overheads.reset();
+        self.reset_overheads();
         if let Some(log) = &mut self.log {
             log.clear();
         }
+    }
+
+    pub(crate) fn reset_overheads(&mut self) {
+        self.overheads.reset();
     }
 
     /// A node begins something; its overhead throughout.

@@ -40,10 +40,8 @@ impl Members {
     /// So many machines, each with `virtual_nodes` nodes (Stoica et al. 2003, section VI-B).
     pub fn with_virtual_nodes(network: u64, machines: usize, virtual_nodes: usize, seed: u64) -> Members {
         let count = (machines * virtual_nodes) as u64;
-        let mut nodes: Vec<(Hash, u32)> = (0..count)
-            .into_par_iter()
-            .map(|i| (hash_of(network, seed, i), (i % machines as u64) as u32))
-            .collect();
+        let mut nodes: Vec<(Hash, u32)> =
+            (0..count).into_par_iter().map(|i| (hash_of(network, seed, i), (i % machines as u64) as u32)).collect();
         nodes.par_sort_unstable();
         let hashes: Vec<Hash> = nodes.iter().map(|(hash, _)| *hash).collect();
         let hosts = if virtual_nodes == 1 { Vec::new() } else { nodes.iter().map(|(_, host)| *host).collect() };
@@ -96,7 +94,11 @@ impl Members {
 
     /// How many machines there are or were.
     pub fn machines(&self) -> usize {
-        if self.hosts.is_empty() { self.hashes.len() } else { self.hosts.iter().max().map_or(0, |host| *host as usize + 1) }
+        if self.hosts.is_empty() {
+            self.hashes.len()
+        } else {
+            self.hosts.iter().max().map_or(0, |host| *host as usize + 1)
+        }
     }
 
     /// The `count` living nodes closest to the target by XOR, the closest first.

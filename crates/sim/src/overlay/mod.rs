@@ -1,6 +1,8 @@
 //! Very large overlays: routing, without the machinery that keeps a real network together.
 
+mod availability;
 pub mod chord;
+mod churn;
 mod conditions;
 mod connection;
 mod hash;
@@ -13,6 +15,8 @@ mod simulated;
 mod statistics;
 mod workload;
 
+pub use availability::{Availability, AvailabilityReport};
+pub use churn::{Churn, ChurnReport, Sessions, Window};
 pub use conditions::{Conditions, DelayRange, ErrorKind, Micros, micros, millis};
 pub use connection::{
     ANSWER_BYTES, CONTACT_BYTES, Connection, ConnectionError, ConnectionSummary, Metrics, QUESTION_BYTES, Traffic,

@@ -72,7 +72,10 @@ pub trait Simulated: Sync + Send {
     /// A node is gone without a word.
     fn leave(&mut self, node: NodeId);
 
-    /// A node looks after its near neighbours: in Chord its successor list is right afterwards. Kademlia has no such thing.
+    /// Whether nodes look after their near neighbours apart: Chord has successor lists, Kademlia nothing of the kind.
+    fn stabilizes(&self) -> bool;
+
+    /// A node looks after its near neighbours, which are right afterwards.
     fn stabilize(&mut self, node: NodeId);
 
     /// A node refreshes what it knows of far nodes: buckets in Kademlia, fingers in Chord.

@@ -51,6 +51,8 @@ pub struct LookupRow {
     pub contacted: u32,
     /// Those that failed.
     pub failed: u32,
+    /// Those that failed because the other side is dead.
+    pub dead_met: u32,
     /// The share of the true closest that was found.
     pub recall: f32,
     /// What it has taken, in ms.
@@ -123,7 +125,7 @@ impl Workload {
                     .iter()
                     .map(|i| {
                         traffic.rng = stream(self.seed, Use::Lookup, *i);
-                        self.one(overlay, *i, from[*i as usize], &mut traffic, &keys)
+                        self.one(overlay, *i, from[*i as usize], &mut traffic, Some(&keys)).0
                     })
                     .collect();
                 progress(batch.len() as u64);
@@ -140,32 +142,35 @@ impl Workload {
         WorkloadReport { rows, connections, asked: by_machine(&asked, members), keys: by_machine(&keys, members) }
     }
 
-    fn one(
+    /// Does one lookup; also returns the dead nodes that it met. `keys` counts who is responsible.
+    pub(super) fn one(
         &self,
         overlay: &dyn Simulated,
         i: u64,
         from: NodeId,
         traffic: &mut Traffic<'_>,
-        keys: &[AtomicU32],
-    ) -> LookupRow {
+        keys: Option<&[AtomicU32]>,
+    ) -> (LookupRow, Vec<NodeId>) {
         let key = self.key(i);
         let holders = self.values.then(|| overlay.holders(&key));
         let outcome = overlay.find(&Task { from, key, holders: holders.as_deref() }, traffic);
         let truth = overlay.truth(&key);
-        truth.iter().for_each(|node| {
+        for (keys, node) in keys.iter().flat_map(|keys| truth.iter().map(move |node| (keys, node))) {
             keys[*node as usize].fetch_add(1, Ordering::Relaxed);
-        });
+        }
         let right = truth.iter().filter(|node| outcome.closest.contains(node)).count();
-        LookupRow {
+        let row = LookupRow {
             lookup: i,
             from,
             found: outcome.found,
             hops: outcome.hops,
             contacted: outcome.contacted,
             failed: outcome.failed,
+            dead_met: outcome.dead.len() as u32,
             recall: right as f32 / truth.len().max(1) as f32,
             delay_ms: millis(outcome.delay_us),
-        }
+        };
+        (row, outcome.dead)
     }
 
     /// Who begins each lookup.

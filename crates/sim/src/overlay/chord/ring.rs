@@ -250,6 +250,10 @@ impl Simulated for Ring {
         self.members.remove(node);
     }
 
+    fn stabilizes(&self) -> bool {
+        true
+    }
+
     fn stabilize(&mut self, node: NodeId) {
         self.links[node as usize].stabilize(node, self.settings.successors, &self.members);
     }

@@ -21,9 +21,8 @@ fn links_are_those_of_looking_at_all_nodes() {
         let all = members.in_order();
         for node in all.iter().copied().step_by(1 + nodes / 200) {
             let me = members.hash(node);
-            let first_after = |point: Hash| {
-                *all.iter().min_by_key(|other| point.clockwise_distance(&members.hash(**other))).unwrap()
-            };
+            let first_after =
+                |point: Hash| *all.iter().min_by_key(|other| point.clockwise_distance(&members.hash(**other))).unwrap();
             let mut fingers: Vec<NodeId> = (0..256).map(|i| first_after(me.plus_power_of_two(i))).collect();
             fingers.dedup();
             fingers.retain(|finger| *finger != node);

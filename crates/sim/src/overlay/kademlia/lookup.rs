@@ -52,6 +52,8 @@ enum State {
     Asked,
     Answered,
     Failed,
+    /// It is not there.
+    Gone,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -138,10 +140,14 @@ impl<'a> Running<'a> {
         lookup
     }
 
-    /// The closest node that has not been tried, as long as not all of the beta closest have answered. One that failed
-    /// stays in the result and makes room for another question.
+    /// The closest node that has not been tried, as long as not all of the beta closest have answered. One that failed makes
+    /// room for another question.
     fn next(&self) -> Option<Near> {
-        let mut answering = self.candidates.iter().filter(|it| it.state != State::Failed).take(self.world.settings.beta);
+        let mut answering = self
+            .candidates
+            .iter()
+            .filter(|it| !matches!(it.state, State::Failed | State::Gone))
+            .take(self.world.settings.beta);
         answering.find(|candidate| candidate.state == State::New).map(|candidate| candidate.near)
     }
 
@@ -172,8 +178,9 @@ impl<'a> Running<'a> {
             }
             Err(kind) => {
                 self.found.failures += 1;
-                self.set(flight.near, State::Failed);
-                if kind == ErrorKind::NotFound {
+                let is_gone = kind == ErrorKind::NotFound;
+                self.set(flight.near, if is_gone { State::Gone } else { State::Failed });
+                if is_gone {
                     self.found.dead.push(flight.near.node);
                 }
             }
@@ -216,13 +223,16 @@ impl<'a> Running<'a> {
         self.candidates[self.place(near)].depth
     }
 
+    /// The result: a connection that failed doesn't take a node out of it, unless the node is not there.
     fn end(self) -> Found {
         let mut found = self.found;
+        let mut there =
+            self.candidates.iter().filter(|it| it.state != State::Gone).take(self.world.settings.beta).peekable();
         if found.value_from.is_none() {
-            found.hops = self.candidates[0].depth;
+            found.hops = there.peek().map_or(0, |closest| closest.depth);
         }
+        found.closest = there.map(|it| it.near.node).collect();
         found.seen = self.candidates.len() as u32 - 1;
-        found.closest = self.candidates.iter().take(self.world.settings.beta).map(|it| it.near.node).collect();
         found
     }
 }

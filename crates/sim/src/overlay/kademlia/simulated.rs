@@ -61,6 +61,10 @@ impl Simulated for Network {
         self.members.remove(node);
     }
 
+    fn stabilizes(&self) -> bool {
+        false
+    }
+
     fn stabilize(&mut self, _node: NodeId) {}
 
     fn refresh(&mut self, node: NodeId) {

@@ -148,7 +148,8 @@ impl RoutingTable {
     }
 
     fn replace(&mut self, at: usize, nodes: Vec<NodeId>) {
-        let mut buckets: Vec<Vec<NodeId>> = (0..self.buckets().max(at + 1)).map(|i| self.entries_of(i).to_vec()).collect();
+        let mut buckets: Vec<Vec<NodeId>> =
+            (0..self.buckets().max(at + 1)).map(|i| self.entries_of(i).to_vec()).collect();
         buckets[at] = nodes;
         while buckets.last().is_some_and(Vec::is_empty) {
             buckets.pop();
