@@ -12,8 +12,9 @@ use crate::parse;
 /// Options of `tasks simulate overlay`.
 #[derive(Debug, Args)]
 pub(crate) struct Overlay {
+    // In a box, since the options are many and every other task would take as much room.
     #[command(subcommand)]
-    pub(crate) task: OverlayTask,
+    pub(crate) task: Box<OverlayTask>,
 }
 
 /// What can be done with simulated overlays.
@@ -75,6 +76,9 @@ pub(crate) struct OverlayNetwork {
     /// Chord: how often a node that fails to answer is asked before it is gone round.
     #[arg(long, default_value_t = 1, value_parser = count)]
     pub(crate) tries: usize,
+    /// Chord: nodes that a lookup may ask before it gives up, 1024 in a node of ours; 0 is all.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) budget: u32,
     /// Percentage of the connections that are refused at once.
     #[arg(long, default_value_t = 0.0, value_parser = percent, value_name = "PERCENT", allow_negative_numbers = true)]
     pub(crate) fast_error: f64,

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Result, anyhow};
 use chordal_sim::overlay::kademlia::{Network, NetworkSettings, Settings};
 use chordal_sim::overlay::{Distribution, NodeId, on_threads};
+use plotters::prelude::SeriesLabelPosition;
 use serde::Serialize;
 
 use super::files::{self, Csv};
@@ -191,7 +192,7 @@ fn picture(summaries: &[Summary]) -> Panel {
         Line { name: benchmark.name().to_owned(), points, marked: true }
     });
     let panel = plot::panel("Making networks", "nodes", "seconds", lines.collect());
-    Panel { x_scale: Scale::Log2, y_scale: Scale::Log10, ..panel }
+    Panel { x_scale: Scale::Log2, y_scale: Scale::Log10, names: SeriesLabelPosition::UpperLeft, ..panel }
 }
 
 fn table(summaries: &[Summary]) -> String {

@@ -22,9 +22,14 @@ pub(super) fn ensure_memory(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that this process has had resident.
+/// The most memory that this process has had resident since [`forget_peak_rss`].
 pub(super) fn peak_rss_bytes() -> Option<u64> {
     kib("/proc/self/status", "VmHWM:")
+}
+
+/// Lets [`peak_rss_bytes`] begin anew, where the kernel allows it: what one network has taken is not told of the next.
+pub(super) fn forget_peak_rss() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
 fn available_bytes() -> Option<u64> {

@@ -21,7 +21,7 @@ use crate::output::Report;
 
 /// Runs the simulator.
 pub(crate) async fn overlay(_context: &Context, task: &Overlay) -> Result<Report> {
-    match &task.task {
+    match &*task.task {
         OverlayTask::Kademlia(task) => off_thread(task, |task| run::run(Which::Kademlia, task)).await,
         OverlayTask::Chord(task) => off_thread(task, |task| run::run(Which::Chord, task)).await,
         OverlayTask::Compare(task) => off_thread(task, compare::compare).await,

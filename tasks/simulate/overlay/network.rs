@@ -47,6 +47,7 @@ pub(super) fn chord(asked: &OverlayNetwork) -> RingSettings {
         successors: asked.successors,
         cache: asked.cache,
         tries: asked.tries,
+        budget: asked.budget,
         conditions: conditions(asked),
         seed: asked.seed,
     }

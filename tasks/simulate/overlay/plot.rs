@@ -71,28 +71,37 @@ pub(super) struct Panel {
     pub(super) y: &'static str,
     pub(super) x_scale: Scale,
     pub(super) y_scale: Scale,
+    /// Where the names of the lines stand, if there are several.
+    pub(super) names: SeriesLabelPosition,
     pub(super) lines: Vec<Line>,
 }
 
 /// Hops, delay, load and contacts of one network; failures in time instead of load if nodes came and went.
 pub(super) fn run(done: &Done) -> Result<String> {
     let all = [done];
-    let fourth = match &done.figures.churn {
+    let last = match &done.figures.churn {
         Some(churn) => windows(&churn.windows),
         None => load(&all),
     };
-    draw(&[hops(&all), delay(&all), contacted(&all), fourth])
+    draw(&panels(&all, last))
 }
 
 /// Both in one picture.
 pub(super) fn compare(kademlia: &Done, chord: &Done) -> Result<String> {
     let all = [kademlia, chord];
-    let fourth = if kademlia.figures.churn.is_some() { failures_of(&all) } else { load(&all) };
-    draw(&[hops(&all), delay(&all), contacted(&all), fourth])
+    draw(&panels(&all, if kademlia.figures.churn.is_some() { dead_met(&all) } else { load(&all) }))
+}
+
+fn panels(all: &[&Done], last: Panel) -> Vec<Panel> {
+    // Where nothing takes time there is nothing to be seen of it.
+    let delay = all.iter().any(|done| done.figures.delay_ms.max > 0.0).then(|| delay(all));
+    [hops(all), contacted(all)].into_iter().chain(delay).chain([last]).collect()
 }
 
 fn hops(all: &[&Done]) -> Panel {
-    shares("Hops", "nodes asked in sequence", all, |done| histogram(done.report.rows.iter().map(|row| row.hops)))
+    shares("Hops", "nodes asked in sequence", all, |done| {
+        histogram(done.report.rows.iter().filter(|row| row.found).map(|row| row.hops))
+    })
 }
 
 fn contacted(all: &[&Done]) -> Panel {
@@ -116,7 +125,8 @@ fn delay(all: &[&Done]) -> Panel {
         points: cumulative(done.report.rows.iter().map(|row| row.delay_ms).collect()),
         marked: false,
     };
-    panel("Delay", "ms until the end of a lookup", "share of lookups", all.iter().map(line).collect())
+    let panel = panel("Delay", "ms until the end of a lookup", "share of lookups", all.iter().map(line).collect());
+    Panel { names: SeriesLabelPosition::LowerRight, ..panel }
 }
 
 fn load(all: &[&Done]) -> Panel {
@@ -126,7 +136,8 @@ fn load(all: &[&Done]) -> Panel {
         let loads = asked.iter().map(|it| f64::from(*it) / mean.max(f64::MIN_POSITIVE)).collect();
         Line { name: done.figures.overlay.to_owned(), points: cumulative(loads), marked: false }
     };
-    panel("Load", "questions answered, times the mean", "share of nodes", all.iter().map(line).collect())
+    let panel = panel("Load", "questions answered, times the mean", "share of nodes", all.iter().map(line).collect());
+    Panel { names: SeriesLabelPosition::LowerRight, ..panel }
 }
 
 fn windows(windows: &[Window]) -> Panel {
@@ -140,10 +151,10 @@ fn windows(windows: &[Window]) -> Panel {
         line("not found of the closest, %", &|it| 100.0 * (1.0 - it.recall)),
         line("dead nodes asked per lookup", &|it| it.dead_met),
     ];
-    panel("Churn", "seconds", "", lines)
+    Panel { names: SeriesLabelPosition::MiddleRight, ..panel("Churn", "seconds", "", lines) }
 }
 
-fn failures_of(all: &[&Done]) -> Panel {
+fn dead_met(all: &[&Done]) -> Panel {
     let line = |done: &&Done| Line {
         name: done.figures.overlay.to_owned(),
         points: done.figures.churn.iter().flat_map(|it| &it.windows).map(|it| (it.until_s, it.dead_met)).collect(),
@@ -154,7 +165,8 @@ fn failures_of(all: &[&Done]) -> Panel {
 
 /// A panel with plain axes.
 pub(super) fn panel(title: &str, x: &'static str, y: &'static str, lines: Vec<Line>) -> Panel {
-    Panel { title: title.to_owned(), x, y, x_scale: Scale::Linear, y_scale: Scale::Linear, lines }
+    let names = SeriesLabelPosition::UpperRight;
+    Panel { title: title.to_owned(), x, y, x_scale: Scale::Linear, y_scale: Scale::Linear, names, lines }
 }
 
 /// Which share of these is at most how much.
@@ -226,6 +238,7 @@ fn draw_panel(area: &Drawing<'_>, panel: &Panel) -> Result<(), DrawError> {
     if panel.lines.len() > 1 {
         chart
             .configure_series_labels()
+            .position(panel.names.clone())
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.2))
             .label_font(("sans-serif", 12))

@@ -31,6 +31,7 @@ pub(super) struct Figures {
     pub(super) lookups: usize,
     /// Lookups per second of this machine's time.
     pub(super) lookups_per_s: f64,
+    /// Nodes asked in sequence by the lookups that succeeded.
     pub(super) hops: Distribution,
     pub(super) contacted: Distribution,
     /// Mean share of the true closest (in Chord: the owner) that was found.
@@ -104,6 +105,7 @@ pub(super) fn measure(which: Which, asked: &OverlayWork) -> Result<Done> {
 }
 
 fn measure_here(which: Which, asked: &OverlayWork, workload: &Workload, churn: Option<&Churn>) -> Result<Done> {
+    machine::forget_peak_rss();
     let spinner = machine::spinner(format!("making {}", output::nodes(asked.network.nodes)));
     let begun = Instant::now();
     let mut overlay = network::build(which, &asked.network)?;
@@ -134,7 +136,7 @@ fn measure_here(which: Which, asked: &OverlayWork, workload: &Workload, churn: O
         init_s,
         lookups: report.rows.len(),
         lookups_per_s: report.rows.len() as f64 / took_s,
-        hops: report.distribution(|row| f64::from(row.hops)),
+        hops: report.hops(),
         contacted: report.distribution(|row| f64::from(row.contacted)),
         recall: report.recall(),
         failures: report.failures(),

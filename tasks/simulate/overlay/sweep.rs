@@ -1,6 +1,7 @@
 //! One parameter over several values.
 
 use anyhow::{Result, ensure};
+use plotters::prelude::SeriesLabelPosition;
 use serde_json::{Value, json};
 
 use super::files::{self, Csv};
@@ -131,6 +132,7 @@ fn panels(which: Which, over: Parameter, points: &[Point]) -> Vec<Panel> {
     };
     let panel = |title: &str, y, lines| Panel {
         x_scale: if over == Parameter::Nodes { Scale::Log2 } else { Scale::Linear },
+        names: SeriesLabelPosition::UpperLeft,
         ..plot::panel(title, over.word(), y, lines)
     };
     let mut ways = vec![line("hops", &|it| it.hops.mean)];
@@ -154,12 +156,14 @@ fn panels(which: Which, over: Parameter, points: &[Point]) -> Vec<Panel> {
         line("questions", &|it| it.load.as_ref().map_or(0.0, |load| load.questions_max_over_mean)),
         line("keys", &|it| it.load.as_ref().map_or(0.0, |load| load.keys_max_over_mean)),
     ];
-    vec![
-        panel("Way", "mean number of nodes", ways),
-        panel("Failures", "%", failed),
-        panel("Delay", "ms", delays),
-        panel("Load of the busiest node", "times the mean", loads),
-    ]
+    let mut panels = vec![panel("Way", "mean number of nodes", ways), panel("Failures", "%", failed)];
+    if points.iter().any(|point| point.figures.delay_ms.max > 0.0) {
+        panels.push(panel("Delay", "ms", delays));
+    }
+    if points.iter().any(|point| point.figures.load.is_some()) {
+        panels.push(panel("Load of the busiest node", "times the mean", loads));
+    }
+    panels
 }
 
 fn table(over: Parameter, points: &[Point]) -> String {

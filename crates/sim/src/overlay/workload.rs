@@ -78,6 +78,11 @@ impl WorkloadReport {
         Distribution::of(self.rows.iter().map(column))
     }
 
+    /// How many nodes were asked in sequence, by the lookups that succeeded: those that failed have no last one.
+    pub fn hops(&self) -> Distribution {
+        Distribution::of(self.rows.iter().filter(|row| row.found).map(|row| f64::from(row.hops)))
+    }
+
     /// Lookups that failed.
     pub fn failures(&self) -> usize {
         self.rows.iter().filter(|row| !row.found).count()

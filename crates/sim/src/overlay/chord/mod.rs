@@ -34,6 +34,8 @@ pub struct RingSettings {
     pub cache: usize,
     /// How often a node that does not answer is asked before the lookup goes round it.
     pub tries: usize,
+    /// How many nodes a lookup may ask before it gives up; 0 stands for all there are. A node of this project allows 1,024.
+    pub budget: u32,
     /// What connections meet with.
     pub conditions: Conditions,
     /// What decides everything that is drawn.
@@ -50,6 +52,7 @@ impl Default for RingSettings {
             successors: 8,
             cache: 4096,
             tries: 1,
+            budget: 0,
             conditions: Conditions::default(),
             seed: 0,
         }

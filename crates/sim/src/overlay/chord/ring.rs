@@ -162,8 +162,9 @@ impl Way<'_> {
             NextHop::Via(hops) => hops,
         };
         self.note(from, &begin);
-        // Nobody is asked twice and each hop is nearer than the one before, so the whole ring is budget enough.
-        let mut lookup = Lookup::new(Id::from(key), ring.settings.mode, None, u32::MAX, begin);
+        // Nobody is asked twice and each hop is nearer than the one before, so a lookup ends without a budget, too.
+        let budget = if ring.settings.budget == 0 { u32::MAX } else { ring.settings.budget };
+        let mut lookup = Lookup::new(Id::from(key), ring.settings.mode, None, budget, begin);
         while let Ok(hop) = lookup.next_hop() {
             let there = self.node(&hop.contact).filter(|node| !self.outcome.dead.contains(node));
             let Some(node) = there.filter(|node| self.ask(*node, origin_overhead_us, traffic)) else {

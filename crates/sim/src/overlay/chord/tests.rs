@@ -55,7 +55,7 @@ fn the_mean_path_is_half_of_log2_n_and_its_variance_a_quarter() {
     let mut variances = Vec::new();
     for (nodes, expected) in [(256, 3.89), (1024, 4.86), (4096, 5.87), (16_384, 6.88)] {
         let ring = ring(nodes, 1, Mode::Fingers, 3);
-        let hops = run(&ring, 20_000, 0).distribution(|row| f64::from(row.hops));
+        let hops = run(&ring, 20_000, 0).hops();
         let log2 = (nodes as f64).log2();
         assert!((hops.mean - expected).abs() < 0.05, "{nodes}: mean {}", hops.mean);
         assert!((hops.mean - log2 / 2.0).abs() < 0.25, "{nodes}: mean {}", hops.mean);
@@ -68,11 +68,9 @@ fn the_mean_path_is_half_of_log2_n_and_its_variance_a_quarter() {
 
 #[test]
 fn linear_lookups_pass_half_of_the_ring_and_long_successor_lists_shorten_the_way() {
-    let linear = run(&ring(200, 1, Mode::Linear, 2), 4000, 0).distribution(|row| f64::from(row.hops)).mean;
+    let linear = run(&ring(200, 1, Mode::Linear, 2), 4000, 0).hops().mean;
     assert!((95.0..105.0).contains(&linear), "{linear}");
-    let mean = |successors| {
-        run(&ring(1024, successors, Mode::Fingers, 2), 4000, 0).distribution(|row| f64::from(row.hops)).mean
-    };
+    let mean = |successors| run(&ring(1024, successors, Mode::Fingers, 2), 4000, 0).hops().mean;
     let (one, eight) = (mean(1), mean(8));
     assert!(eight < one - 0.3, "{eight} {one}");
 }
