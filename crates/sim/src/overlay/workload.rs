@@ -215,3 +215,142 @@ fn by_machine(counts: &[AtomicU32], members: &Members) -> Vec<u32> {
     }
     machines.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chord::{Ring, RingSettings};
+    use super::super::conditions::{Conditions, DelayRange};
+    use super::super::kademlia::{Network, NetworkSettings, Settings};
+    use super::*;
+
+    const SEED: u64 = 21;
+
+    fn network(nodes: usize, alpha: usize, conditions: Conditions) -> Network {
+        let kademlia = Settings { alpha, ..Settings::default() };
+        Network::new(NetworkSettings { nodes, kademlia, conditions, seed: SEED, ..NetworkSettings::default() }).unwrap()
+    }
+
+    fn ring(nodes: usize) -> Ring {
+        Ring::new(RingSettings { nodes, seed: SEED, ..RingSettings::default() }).unwrap()
+    }
+
+    fn rough() -> Conditions {
+        Conditions {
+            fast_error: 10.0,
+            slow_error: 5.0,
+            connect_delay: DelayRange::of_ms(10.0, 90.0).unwrap(),
+            fast_delay: DelayRange::of_ms(1.0, 2.0).unwrap(),
+            slow_delay: DelayRange::of_ms(200.0, 400.0).unwrap(),
+            ..Conditions::default()
+        }
+    }
+
+    fn work(lookups: usize) -> Workload {
+        Workload { lookups, seed: SEED, ..Workload::default() }
+    }
+
+    #[test]
+    fn the_same_on_any_number_of_threads() {
+        let gamma = Conditions { gamma_us: 100, ..rough() };
+        for (conditions, reset_every) in [(rough(), 0), (gamma, 0), (gamma, 100)] {
+            let on = |threads| {
+                on_threads(threads, || {
+                    let network = network(2000, 3, conditions);
+                    let tables: Vec<Vec<NodeId>> =
+                        (0..2000).map(|node| network.table(node).unwrap().entries().to_vec()).collect();
+                    (tables, Workload { reset_every, ..work(1500) }.run(&network, &|_| {}))
+                })
+            };
+            let one = on(1);
+            assert!(one == on(2) && one == on(7), "{conditions:?}, reset every {reset_every}");
+        }
+    }
+
+    #[test]
+    fn another_seed_gives_something_else() {
+        let network = network(500, 1, rough());
+        let rows = |seed| Workload { seed, ..work(50) }.run(&network, &|_| {}).rows;
+        assert_eq!(rows(1), rows(1));
+        assert_ne!(rows(1), rows(2));
+    }
+
+    #[test]
+    fn both_overlays_get_the_same_nodes_keys_and_initiators() {
+        let (network, ring) = (network(800, 1, Conditions::default()), ring(800));
+        assert_eq!(network.members().hashes(), ring.members().hashes());
+        let (one, two) = (work(400).run(&network, &|_| {}), work(400).run(&ring, &|_| {}));
+        let from = |report: &WorkloadReport| report.rows.iter().map(|row| row.from).collect::<Vec<_>>();
+        assert_eq!(from(&one), from(&two));
+        assert_eq!((one.failures(), two.failures()), (0, 0));
+    }
+
+    #[test]
+    fn errors_and_delays_are_those_that_were_asked_for() {
+        let report = work(4000).run(&network(2000, 1, rough()), &|_| {});
+        let of = |count: u64| 100.0 * count as f64 / report.connections.attempts as f64;
+        assert!((of(report.connections.fast_errors) - 10.0).abs() < 0.7, "{:?}", report.connections);
+        assert!(
+            (of(report.connections.slow_errors) - 4.5).abs() < 0.5,
+            "5% of the other 90%: {:?}",
+            report.connections
+        );
+        assert_eq!(report.connections.attempts, report.rows.iter().map(|row| u64::from(row.contacted)).sum::<u64>());
+        // A question takes two base delays of 50 ms on average, a fast error 1.5 ms, a slow one 300 ms.
+        let metrics = report.connections;
+        let expected =
+            metrics.successes as f64 * 100.0 + metrics.fast_errors as f64 * 1.5 + metrics.slow_errors as f64 * 300.0;
+        let total: f64 = report.rows.iter().map(|row| row.delay_ms).sum();
+        assert!((total / expected - 1.0).abs() < 0.01, "{total} {expected}");
+        assert!(report.recall() > 0.999, "{}", report.recall());
+    }
+
+    #[test]
+    fn gamma_makes_lookups_slower_until_it_is_reset() {
+        let slow = Conditions { gamma_us: 1000, ..Conditions::default() };
+        let network = network(300, 1, slow);
+        let mean = |rows: &[LookupRow]| Distribution::of(rows.iter().map(|row| row.delay_ms)).mean;
+        let never = work(600).run(&network, &|_| {}).rows;
+        assert!(mean(&never[500..]) > 2.0 * mean(&never[..100]), "{} {}", mean(&never[500..]), mean(&never[..100]));
+        let often = Workload { reset_every: 10, ..work(600) }.run(&network, &|_| {}).rows;
+        assert!(mean(&often[500..]) < 1.3 * mean(&often[..100]));
+    }
+
+    #[test]
+    fn values_are_found_sooner_than_the_closest_and_copies_outlive_their_nodes() {
+        let mut network = network(2000, 1, Conditions::default());
+        let mut ring = ring(2000);
+        let values = Workload { values: true, ..work(1000) };
+        let (sought, whole) = (values.run(&network, &|_| {}), work(1000).run(&network, &|_| {}));
+        let contacted = |report: &WorkloadReport| report.distribution(|row| f64::from(row.contacted)).mean;
+        assert!(contacted(&sought) < contacted(&whole) - 1.0);
+        assert_eq!((sought.failures(), values.run(&ring, &|_| {}).failures()), (0, 0));
+        for overlay in [&mut network as &mut dyn Simulated, &mut ring] {
+            assert_eq!(overlay.kill(30.0, SEED), 600);
+        }
+        assert!(values.run(&network, &|_| {}).failures() <= 3, "twenty copies");
+        let lost = values.run(&ring, &|_| {}).failures() as f64 / 1000.0;
+        assert!((lost - 0.3).abs() < 0.07, "one copy: {lost}");
+    }
+
+    #[test]
+    fn what_is_counted_for_nodes_adds_up() {
+        let network = network(1000, 1, Conditions::default());
+        let report = Workload { initiators: 3, ..work(700) }.run(&network, &|_| {});
+        assert_eq!(report.asked.iter().map(|it| u64::from(*it)).sum::<u64>(), report.connections.successes);
+        assert_eq!(report.keys.iter().sum::<u32>(), 700 * 20);
+        assert_eq!(report.asked.len(), 1000);
+        let starts: std::collections::BTreeSet<NodeId> = report.rows.iter().map(|row| row.from).collect();
+        assert!(starts.len() <= 3);
+    }
+
+    #[test]
+    fn what_happened_is_told_while_it_happens() {
+        let network = network(100, 1, Conditions::default());
+        let done = std::sync::atomic::AtomicU64::new(0);
+        work(1000).run(&network, &|more| {
+            done.fetch_add(more, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 1000);
+        assert!(work(0).check().is_err());
+    }
+}
