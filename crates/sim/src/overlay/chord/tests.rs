@@ -55,7 +55,7 @@ fn the_mean_path_is_half_of_log2_n_and_its_variance_a_quarter() {
     let mut variances = Vec::new();
     for (nodes, expected) in [(256, 3.89), (1024, 4.86), (4096, 5.87), (16_384, 6.88)] {
         let ring = ring(nodes, 1, Mode::Fingers, 3);
-        let hops = run(&ring, 20_000, 0).hops();
+        let hops = run(&ring, 10_000, 0).hops();
         let log2 = (nodes as f64).log2();
         assert!((hops.mean - expected).abs() < 0.05, "{nodes}: mean {}", hops.mean);
         assert!((hops.mean - log2 / 2.0).abs() < 0.25, "{nodes}: mean {}", hops.mean);
@@ -78,17 +78,17 @@ fn linear_lookups_pass_half_of_the_ring_and_long_successor_lists_shorten_the_way
 #[test]
 fn lookups_fail_for_the_lost_keys_only() {
     for percent in [10.0, 30.0] {
-        let mut ring = ring(2000, 8, Mode::Fingers, 3);
+        let mut ring = ring(1000, 8, Mode::Fingers, 3);
         let before = ring.clone();
-        assert_eq!(ring.kill(percent, 5), (20.0 * percent) as usize);
-        let report = run(&ring, 5000, 0);
-        let failed = 100.0 * report.failures() as f64 / 5000.0;
-        assert!((failed - percent).abs() < 3.0, "{percent}% died, {failed}% failed");
+        assert_eq!(ring.kill(percent, 5), (10.0 * percent) as usize);
+        let report = run(&ring, 2000, 0);
+        let failed = 100.0 * report.failures() as f64 / 2000.0;
+        assert!((failed - percent).abs() < 4.0, "{percent}% died, {failed}% failed");
         assert!(report.connections.not_found > 0, "the dead were met");
-        let workload = Workload { lookups: 5000, seed: 11, ..Workload::default() };
+        let workload = Workload { lookups: 2000, seed: 11, ..Workload::default() };
         let is_lost = |i| !ring.members().is_alive(before.owner(&workload.key(i)).unwrap());
         let others = report.rows.iter().filter(|row| !row.found && !is_lost(row.lookup)).count();
-        assert!(others <= 10, "{others} failed though their owner lives: all ways that were named to them were dead");
+        assert!(others <= 5, "{others} failed though their owner lives: all ways that were named to them were dead");
         assert!(report.rows.iter().all(|row| !(row.found && is_lost(row.lookup))), "lost is lost");
     }
 }
