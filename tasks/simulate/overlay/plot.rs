@@ -17,6 +17,12 @@ const COLOURS: [RGBColor; 4] =
 /// The most points of a line that is a distribution: more would not be seen.
 const POINTS: usize = 500;
 
+/// Which share of the lookups is shown where a few take far longer than all others: those would squeeze the rest.
+const SHOWN: f64 = 0.99;
+
+/// The most points of a line that counts how often each number came.
+const BINS: usize = 80;
+
 /// How an axis counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
@@ -99,33 +105,44 @@ fn panels(all: &[&Done], last: Panel) -> Vec<Panel> {
 }
 
 fn hops(all: &[&Done]) -> Panel {
-    shares("Hops", "nodes asked in sequence", all, |done| {
-        histogram(done.report.rows.iter().filter(|row| row.found).map(|row| row.hops))
-    })
+    let hops = |done: &Done| histogram(done.report.rows.iter().filter(|row| row.found).map(|row| row.hops));
+    shares("Hops", "nodes asked in sequence", all, 1.0, hops)
 }
 
 fn contacted(all: &[&Done]) -> Panel {
-    shares("Contacts", "connections per lookup", all, |done| {
-        histogram(done.report.rows.iter().map(|row| row.contacted))
-    })
+    let contacted = |done: &Done| histogram(done.report.rows.iter().map(|row| row.contacted));
+    shares("Contacts of 99% of the lookups", "connections", all, SHOWN, contacted)
 }
 
-fn shares(title: &str, x: &'static str, all: &[&Done], counts: impl Fn(&Done) -> Vec<u64>) -> Panel {
-    let line = |done: &&Done| {
-        let total = done.report.rows.len() as f64;
-        let points = counts(done).iter().enumerate().map(|(x, count)| (x as f64, *count as f64 / total)).collect();
-        Line { name: done.figures.overlay.to_owned(), points, marked: true }
-    };
+fn shares(title: &str, x: &'static str, all: &[&Done], shown: f64, counts: impl Fn(&Done) -> Vec<u64>) -> Panel {
+    let line =
+        |done: &&Done| Line { name: done.figures.overlay.to_owned(), points: bins(&counts(done), shown), marked: true };
     panel(title, x, "share of lookups", all.iter().map(line).collect())
+}
+
+/// What share of all each number has, up to where so much of them is shown; several numbers in one where they are many.
+fn bins(counts: &[u64], shown: f64) -> Vec<(f64, f64)> {
+    let total = counts.iter().sum::<u64>() as f64;
+    let mut before = 0.0;
+    let seen = counts.iter().take_while(|count| {
+        let goes_on = before < shown * total;
+        before += **count as f64;
+        goes_on
+    });
+    let seen: Vec<u64> = seen.copied().collect();
+    let width = seen.len().div_ceil(BINS).max(1);
+    let middle = |bin: usize| (bin * width) as f64 + (width - 1) as f64 / 2.0;
+    let share = |counts: &[u64]| counts.iter().sum::<u64>() as f64 / total;
+    seen.chunks(width).enumerate().map(|(bin, counts)| (middle(bin), share(counts))).collect()
 }
 
 fn delay(all: &[&Done]) -> Panel {
     let line = |done: &&Done| Line {
         name: done.figures.overlay.to_owned(),
-        points: cumulative(done.report.rows.iter().map(|row| row.delay_ms).collect()),
+        points: shown(cumulative(done.report.rows.iter().map(|row| row.delay_ms).collect())),
         marked: false,
     };
-    let panel = panel("Delay", "ms until the end of a lookup", "share of lookups", all.iter().map(line).collect());
+    let panel = panel("Delay of 99% of the lookups", "ms", "share of lookups", all.iter().map(line).collect());
     Panel { names: SeriesLabelPosition::LowerRight, ..panel }
 }
 
@@ -177,6 +194,11 @@ pub(super) fn cumulative(mut measured: Vec<f64>) -> Vec<(f64, f64)> {
     let ranks = (1..=count).filter(|rank| *rank == 1 || *rank == count || rank % step == 0);
     let first = measured.first().map(|least| (*least, 0.0));
     first.into_iter().chain(ranks.map(|rank| (measured[rank - 1], rank as f64 / count as f64))).collect()
+}
+
+fn shown(mut cumulative: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    cumulative.retain(|(_, share)| *share <= SHOWN);
+    cumulative
 }
 
 /// Draws panels, two in a row.
@@ -281,6 +303,16 @@ mod tests {
         assert!(long.len() <= POINTS + 3);
         assert_eq!(long.last(), Some(&(99_999.0, 1.0)));
         assert!(cumulative(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn many_numbers_share_a_bin() {
+        assert_eq!(bins(&[1, 0, 3], 1.0), [(0.0, 0.25), (1.0, 0.0), (2.0, 0.75)]);
+        assert_eq!(bins(&[99, 0, 0, 1], 0.99), [(0.0, 0.99)]);
+        let many = bins(&[1; 1000], 1.0);
+        assert!(many.len() <= BINS);
+        assert_eq!(many[0], (6.0, 0.013));
+        assert!((many.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
     }
 
     #[test]

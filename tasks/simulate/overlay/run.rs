@@ -59,6 +59,9 @@ pub(super) struct Load {
     pub(super) keys: Distribution,
     /// The same for keys.
     pub(super) keys_max_over_mean: f64,
+    /// The greatest part of the circle that a machine owns, as a multiple of the mean (Chord).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) range_max_over_mean: Option<f64>,
 }
 
 /// What came and went.
@@ -143,7 +146,7 @@ fn measure_here(which: Which, asked: &OverlayWork, workload: &Workload, churn: O
         delay_ms: report.distribution(|row| row.delay_ms),
         connections: report.connections,
         bytes_per_lookup: report.connections.bytes as f64 / report.rows.len() as f64,
-        load: churned.is_none().then(|| load(&report)),
+        load: churned.is_none().then(|| load(&report, overlay.shares())),
         churn: churned.as_ref().map(churn_figures),
         peak_rss_bytes: machine::peak_rss_bytes(),
     };
@@ -154,11 +157,17 @@ fn rayon_threads(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-fn load(report: &WorkloadReport) -> Load {
+fn load(report: &WorkloadReport, shares: Option<Vec<f64>>) -> Load {
     let of = |counts: &[u32]| Distribution::of(counts.iter().map(|count| f64::from(*count)));
     let over_mean = |of: &Distribution| if of.mean > 0.0 { of.max / of.mean } else { 0.0 };
     let (questions, keys) = (of(&report.asked), of(&report.keys));
-    Load { questions_max_over_mean: over_mean(&questions), keys_max_over_mean: over_mean(&keys), questions, keys }
+    Load {
+        questions_max_over_mean: over_mean(&questions),
+        keys_max_over_mean: over_mean(&keys),
+        range_max_over_mean: shares.map(|shares| over_mean(&Distribution::of(shares))),
+        questions,
+        keys,
+    }
 }
 
 fn churn_figures(report: &ChurnReport) -> ChurnFigures {
@@ -206,6 +215,12 @@ pub(super) fn table(all: &[&Figures]) -> String {
     row("connections, failed", &|it| format!("{}, {}", it.connections.attempts, it.connections.failures()));
     row("bytes per lookup", &|it| format!("{:.0}", it.bytes_per_lookup));
     if all.iter().any(|it| it.load.is_some()) {
+        if all.iter().any(|it| it.load.as_ref().is_some_and(|load| load.range_max_over_mean.is_some())) {
+            row("largest range, times the mean", &|it| {
+                let range = it.load.as_ref().and_then(|load| load.range_max_over_mean);
+                range.map_or_else(String::new, |range| format!("{range:.1}"))
+            });
+        }
         row("busiest node, times the mean", &|it| {
             it.load.as_ref().map_or_else(String::new, |load| format!("{:.1}", load.questions_max_over_mean))
         });

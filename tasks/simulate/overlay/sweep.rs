@@ -98,7 +98,8 @@ fn failed_percent(figures: &Figures) -> f64 {
 fn csv(over: Parameter, points: &[Point]) -> String {
     let mut csv = Csv::new(&format!(
         "{},init_s,lookups_per_s,hops_mean,hops_variance,hops_p99,contacted_mean,delay_ms_mean,delay_ms_p99,recall,\
-         failures,bytes_per_lookup,questions_max_over_mean,keys_max_over_mean,peak_rss_bytes",
+         failures,bytes_per_lookup,questions_max_over_mean,keys_max_over_mean,\
+         range_max_over_mean,peak_rss_bytes",
         over.word()
     ));
     for Point { at, figures: it } in points {
@@ -118,6 +119,7 @@ fn csv(over: Parameter, points: &[Point]) -> String {
             &it.bytes_per_lookup,
             &load.map_or(0.0, |load| load.questions_max_over_mean),
             &load.map_or(0.0, |load| load.keys_max_over_mean),
+            &load.and_then(|load| load.range_max_over_mean).unwrap_or_default(),
             &it.peak_rss_bytes.unwrap_or_default(),
         ]);
     }
@@ -152,10 +154,12 @@ fn panels(which: Which, over: Parameter, points: &[Point]) -> Vec<Panel> {
         failed.push(Line { name: "as many as died".to_owned(), points: same, marked: false });
     }
     let delays = vec![line("mean", &|it| it.delay_ms.mean), line("p99", &|it| it.delay_ms.p99)];
-    let loads = vec![
-        line("questions", &|it| it.load.as_ref().map_or(0.0, |load| load.questions_max_over_mean)),
-        line("keys", &|it| it.load.as_ref().map_or(0.0, |load| load.keys_max_over_mean)),
-    ];
+    let load = |it: &Figures| it.load.as_ref().map_or(0.0, |load| load.questions_max_over_mean);
+    let range = |it: &Figures| it.load.as_ref().and_then(|load| load.range_max_over_mean).unwrap_or_default();
+    let mut loads = vec![line("questions", &load)];
+    if which == Which::Chord {
+        loads.push(line("range", &range));
+    }
     let mut panels = vec![panel("Way", "mean number of nodes", ways), panel("Failures", "%", failed)];
     if points.iter().any(|point| point.figures.delay_ms.max > 0.0) {
         panels.push(panel("Delay", "ms", delays));

@@ -55,6 +55,11 @@ pub trait Simulated: Sync + Send {
     /// The nodes that a value is stored at, chosen among those that lived before anybody died at once.
     fn holders(&self, key: &Hash) -> Vec<NodeId>;
 
+    /// The share of all keys that each living machine is responsible for, where that is known exactly: in Chord.
+    fn shares(&self) -> Option<Vec<f64>> {
+        None
+    }
+
     /// Whether one who looks up remembers what was found, so that lookups of one node depend on those before.
     fn remembers(&self) -> bool {
         false

@@ -49,17 +49,17 @@ impl Ring {
         self.members.at_or_before(key)
     }
 
-    /// The share of the circle that each living machine owns, by machine; 0 for the dead. The shares add up to one.
+    /// The share of the circle that each living machine owns. The shares add up to one.
     pub fn shares(&self) -> Vec<f64> {
-        let mut shares = vec![0.0; self.members.machines()];
+        let mut shares: Vec<Option<f64>> = vec![None; self.members.machines()];
         let order = self.members.in_order();
         for (at, node) in order.iter().enumerate() {
             let next = order[(at + 1) % order.len()];
             let range = self.members.hash(*node).clockwise_distance(&self.members.hash(next));
             let share = if range == Hash::ZERO { 1.0 } else { range.as_fraction() };
-            shares[self.members.host(*node) as usize] += share;
+            *shares[self.members.host(*node) as usize].get_or_insert(0.0) += share;
         }
-        shares
+        shares.into_iter().flatten().collect()
     }
 
     /// What a node answers when it is asked the way: by the protocol, on what the node knows.
@@ -210,6 +210,10 @@ impl Simulated for Ring {
 
     fn holders(&self, key: &Hash) -> Vec<NodeId> {
         self.members.before_deaths(|members| members.at_or_before(key)).into_iter().collect()
+    }
+
+    fn shares(&self) -> Option<Vec<f64>> {
+        Some(Ring::shares(self))
     }
 
     fn remembers(&self) -> bool {
