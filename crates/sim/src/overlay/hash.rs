@@ -4,7 +4,7 @@ use std::fmt;
 
 use chordal_protocol::Id;
 
-/// The number of bits in a [`Hash`].
+/// The number of bits in a [`Hash`](struct@Hash).
 pub const BITS: u32 = 256;
 
 /// A 256-bit number, most significant word first, so that the derived order is the order of the numbers.
