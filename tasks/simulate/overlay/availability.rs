@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::files::{self, Csv};
 use super::plot::{self, Line};
 use super::{machine, network};
-use crate::cli::{OverlayAvailability, Which};
+use crate::cli::{OverlayAvailability, Routing, Which};
 use crate::output::{self, Report};
 
 /// What a segment takes in memory: its key's holders and what is counted.
@@ -31,7 +31,8 @@ pub(super) fn availability(task: &OverlayAvailability) -> Result<Report> {
     what.check()?;
     network::check(task.which, &task.network, task.samplers.saturating_mul(task.blocks))?;
     machine::ensure_memory(what.steps().saturating_mul(SEGMENT_BYTES))?;
-    ensure!(task.network.mode.word() != "cached", "samplers remember nobody: the mode is linear or fingers");
+    let remembering = task.which == Which::Chord && task.network.mode == Routing::Cached;
+    ensure!(!remembering, "samplers remember nobody: the mode is linear or fingers");
     let report = on_threads(task.network.threads, || {
         let spinner = machine::spinner(format!("making {}", output::nodes(task.network.nodes)));
         let mut overlay = network::build(task.which, &task.network)?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use chordal_sim::overlay::{
     Churn, ChurnReport, Distribution, LookupRow, Metrics, Window, Workload, WorkloadReport, on_threads,
 };
@@ -103,6 +103,8 @@ pub(super) fn measure(which: Which, asked: &OverlayWork) -> Result<Done> {
     let workload = network::workload(&asked);
     workload.check()?;
     let churn = network::churn(&mut asked)?;
+    let several = which == Which::Chord && asked.network.virtual_nodes > 1;
+    ensure!(churn.is_none() || !several, "nodes come and go one by one: leave out --virtual or --churn");
     network::check(which, &asked.network, asked.lookups)?;
     on_threads(asked.network.threads, || measure_here(which, &asked, &workload, churn.as_ref()))
 }

@@ -37,7 +37,17 @@ fn buckets(table: &RoutingTable) -> Vec<Vec<NodeId>> {
 
 #[test]
 fn tables_are_those_of_comparing_all_pairs() {
-    for (nodes, k, seed) in [(1, 20, 1), (2, 20, 2), (3, 1, 3), (40, 3, 4), (500, 20, 5), (500, 1, 6), (2000, 20, 7)] {
+    for (nodes, k, seed) in [
+        (1, 20, 1),
+        (2, 20, 2),
+        (3, 1, 3),
+        (40, 3, 4),
+        (500, 20, 5),
+        (500, 1, 6),
+        (2000, 20, 7),
+        (2000, 20, 8),
+        (1999, 7, 9),
+    ] {
         let network = network(nodes, k, seed);
         for node in 0..nodes as NodeId {
             let table = network.table(node).unwrap();
