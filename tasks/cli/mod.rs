@@ -13,7 +13,10 @@ use clap_complete::Shell;
 
 use crate::parse;
 
-pub(crate) use overlay::Overlay;
+pub(crate) use overlay::{
+    ChurnSpec, Overlay, OverlayAvailability, OverlayBench, OverlayFiles, OverlayNetwork, OverlayRun, OverlaySweep,
+    OverlayTask, OverlayWork, Parameter, Which,
+};
 pub(crate) use protocol::{Protocol, Protocols};
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
