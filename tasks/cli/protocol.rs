@@ -21,7 +21,7 @@ pub(crate) struct Protocol {
     #[arg(long, default_value = "0..100", value_name = "A..B", value_parser = seeds)]
     pub(crate) seeds: Range<u64>,
     /// For how many simulated seconds faults go on.
-    #[arg(long, default_value_t = 30.0, value_name = "SIM_SECONDS", value_parser = number(0.1, 86_400.0))]
+    #[arg(long, default_value_t = 30.0, value_name = "SIM_SECONDS", value_parser = number(0.1, 86_400.0), allow_negative_numbers = true)]
     pub(crate) duration: f64,
     /// What is done to the ring: `none`, `all`, or some of loss=P, duplicate=P (per message), delay=A..Bms, crash=R, restart=R,
     /// pause=R (per node and simulated second), partition=R (per simulated second), drift=SHARE (of the timers).
@@ -37,10 +37,10 @@ pub(crate) struct Protocol {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) successors: u16,
     /// How many nodes leave in order, per node and simulated second; new ones come for those that are gone.
-    #[arg(long, default_value_t = 0.01, value_name = "RATE", value_parser = number(0.0, 10.0))]
+    #[arg(long, default_value_t = 0.01, value_name = "RATE", value_parser = number(0.0, 10.0), allow_negative_numbers = true)]
     pub(crate) churn: f64,
     /// How many values are read or written per simulated second.
-    #[arg(long, default_value_t = 4.0, value_name = "RATE", value_parser = number(0.0, 1_000.0))]
+    #[arg(long, default_value_t = 4.0, value_name = "RATE", value_parser = number(0.0, 1_000.0), allow_negative_numbers = true)]
     pub(crate) operations: f64,
     /// How many nodes of another ring are about, which must never become part of this one.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]

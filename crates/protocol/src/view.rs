@@ -210,7 +210,10 @@ impl Views {
         let mut others = Vec::new();
         for held in self.held.drain(..) {
             let beside = !range.is_whole() && (held.view.range.hi == range.lo || held.view.range.lo == range.hi);
-            if beside && held.standing == Standing::Serving {
+            // A range that was taken by force is far ahead in its epochs. To pull another one up there would put it before what
+            // others may have taken of that, by force, meanwhile.
+            let as_far = held.view.epoch / FORCED_EPOCH_STEP == epoch / FORCED_EPOCH_STEP;
+            if beside && as_far && held.standing == Standing::Serving {
                 epoch = epoch.max(held.view.epoch) + 1;
                 let lo = if held.view.range.hi == range.lo { held.view.range.lo } else { range.lo };
                 let hi = if held.view.range.lo == range.hi { held.view.range.hi } else { range.hi };

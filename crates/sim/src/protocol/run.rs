@@ -85,7 +85,8 @@ pub(crate) fn recover(world: &mut World<'_>) -> (Option<u64>, Option<u64>) {
     (ideal, ready)
 }
 
-pub(crate) fn outcome(world: World<'_>, seed: u64, rounds: (Option<u64>, Option<u64>)) -> Outcome {
+pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Option<u64>)) -> Outcome {
+    world.print();
     Outcome {
         seed,
         nodes: world.wanted,

@@ -367,7 +367,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn print(&mut self) {
+    /// Tells what was noted last.
+    pub(crate) fn print(&mut self) {
         if let (Some(sink), Some(entry)) = (&mut self.sink, self.entry.take()) {
             sink(&entry);
         }
