@@ -183,3 +183,6 @@ async fn within<T>(time: Duration, coming: impl Future<Output = T>) -> Option<T>
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
