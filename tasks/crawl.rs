@@ -18,6 +18,9 @@ const MOST: usize = 4096;
 /// How long a node may take to tell about itself.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);
 
+/// How long one may take that gave no answer when it was asked before.
+const ANSWER_AT_LAST: Duration = Duration::from_millis(500);
+
 /// What a crawl found.
 #[derive(Debug)]
 pub(crate) struct Crawl {
@@ -38,8 +41,13 @@ pub(crate) struct Silent {
     pub(crate) named_by: BTreeSet<String>,
 }
 
-/// Asks these addresses, and all that their nodes name as predecessor, successor or later successors.
-pub(crate) async fn crawl(client: &Client, known: impl IntoIterator<Item = String>) -> Crawl {
+/// Asks these addresses, and all that their nodes name as predecessor, successor or later successors. Who was silent in an
+/// earlier crawl is not waited for as long again.
+pub(crate) async fn crawl(
+    client: &Client,
+    known: impl IntoIterator<Item = String>,
+    silent_before: &BTreeSet<String>,
+) -> Crawl {
     let mut nodes = BTreeMap::new();
     let mut failures: Vec<(String, String)> = Vec::new();
     let mut named_by: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -51,12 +59,13 @@ pub(crate) async fn crawl(client: &Client, known: impl IntoIterator<Item = Strin
             && let Some(addr) = waiting.pop()
         {
             let client = client.clone();
-            asking.spawn(async move { (client.node_info(&addr).await, addr) });
+            let patience = if silent_before.contains(&addr) { ANSWER_AT_LAST } else { ANSWER };
+            asking.spawn(async move { (tokio::time::timeout(patience, client.node_info(&addr)).await, addr) });
         }
         let Some(answered) = asking.join_next().await else { break };
         let Ok((answer, addr)) = answered else { continue };
         match answer {
-            Ok(info) => {
+            Ok(Ok(info)) => {
                 for neighbour in neighbours(&info) {
                     let there = neighbour.addr();
                     named_by.entry(there.clone()).or_default().insert(info.name.clone());
@@ -66,7 +75,8 @@ pub(crate) async fn crawl(client: &Client, known: impl IntoIterator<Item = Strin
                 }
                 nodes.insert(info.id, info);
             }
-            Err(error) => failures.push((addr, error.to_string())),
+            Ok(Err(error)) => failures.push((addr, error.to_string())),
+            Err(_) => failures.push((addr, "still no answer".to_owned())),
         }
     }
     let silent = failures.into_iter().map(|(addr, reason)| {

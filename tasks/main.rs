@@ -24,6 +24,7 @@ mod output;
 mod parse;
 mod places;
 mod process;
+mod screen;
 mod simulate;
 mod spawn;
 mod start;
@@ -112,8 +113,9 @@ fn ends_itself(task: &Task) -> bool {
     match task {
         Task::Boot(_) | Task::Reboot(_) | Task::Add(_) | Task::Addmany(_) | Task::Join(_) | Task::Start(_) => true,
         Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) => true,
+        Task::Doctor(task) => task.watch,
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
-        Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) | Task::Doctor(_) => false,
+        Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
         Task::Simulate(_) => false,
     }
 }

@@ -1,7 +1,6 @@
 //! `tasks monitor`: who holds what, and what moves.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,6 +16,7 @@ use crate::context::Context;
 use crate::crawl::{self, Crawl};
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output::{self, Report};
+use crate::screen::Screen;
 
 /// How far back the first look tells of movements.
 const FIRST_LOOK_BACK: Duration = Duration::from_secs(10);
@@ -33,16 +33,14 @@ pub(crate) async fn monitor(context: &Context, task: &cli::Monitor) -> Result<Re
         let look = look(context, &client, &mut earlier).await?;
         return Report::new(json!({ "nodes": look }), draw(&look));
     }
-    let terminal = std::io::stdout().is_terminal();
-    let mut first = true;
+    let mut screen = Screen::new(task.interval);
     loop {
         let picture = match look(context, &client, &mut earlier).await {
             Ok(rows) if !rows.is_empty() => draw(&rows),
             Ok(_) => "The ring is gone. Waiting for another one (`tasks boot`).".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        show(&picture, terminal, first, task.interval)?;
-        first = false;
+        screen.draw(&picture)?;
         tokio::select! {
             () = context.interrupt.cancelled() => return Report::new(json!(null), ""),
             () = tokio::time::sleep(task.interval) => {}
@@ -54,6 +52,7 @@ pub(crate) async fn monitor(context: &Context, task: &cli::Monitor) -> Result<Re
 #[derive(Default)]
 struct Earlier {
     keys: BTreeMap<Id, u64>,
+    silent: BTreeSet<String>,
     at: Option<Instant>,
 }
 
@@ -79,9 +78,10 @@ async fn look(context: &Context, client: &Client, earlier: &mut Earlier) -> Resu
         return Ok(Vec::new());
     };
     let running = state.nodes.iter().filter(|node| node.status == Status::Running);
-    let crawl = crawl::crawl(client, running.map(NodeEntry::addr)).await;
+    let crawl = crawl::crawl(client, running.map(NodeEntry::addr), &earlier.silent).await;
     let rows = rows(&state, &crawl, earlier);
     earlier.keys = crawl.nodes.values().map(|info| (info.id, info.keys)).collect();
+    earlier.silent = crawl.silent.iter().map(|silent| silent.addr.clone()).collect();
     earlier.at = Some(Instant::now());
     Ok(rows)
 }
@@ -171,23 +171,6 @@ fn draw(rows: &[Row]) -> String {
     let keys: u64 = rows.iter().filter_map(|row| row.keys).sum();
     let answering = rows.iter().filter(|row| row.keys.is_some()).count();
     format!("{}\n\n{answering} of {} answer and hold {keys} keys.", output::lines(&table), output::nodes(rows.len()))
-}
-
-/// Prints a picture; on a terminal in place of the one before.
-fn show(picture: &str, terminal: bool, first: bool, interval: Duration) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if terminal {
-        // Home, and every line cleared to its end as it is overwritten: clearing all of it first would flicker.
-        out.write_all(if first { b"\x1b[2J\x1b[H" } else { b"\x1b[H" })?;
-        for line in picture.lines() {
-            writeln!(out, "{line}\x1b[K")?;
-        }
-        writeln!(out, "every {} s; Ctrl-C ends it\x1b[K\x1b[J", interval.as_secs_f32())?;
-    } else {
-        writeln!(out, "{picture}\n")?;
-    }
-    out.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]

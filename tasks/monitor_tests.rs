@@ -25,7 +25,7 @@ fn info(name: &str, keys: u64, handovers: Vec<HandoverInfo>) -> NodeInfo {
 fn only_recent_movements_are_told() {
     let node = info("a", 7, vec![handover("given", 5, 60.0), handover("received", 3, 1.0)]);
     assert_eq!(moved(&node, &Earlier::default()), ["3 from peer"]);
-    let seen = |keys| Earlier { keys: [(node.id, keys)].into(), at: Some(Instant::now()) };
+    let seen = |keys| Earlier { keys: [(node.id, keys)].into(), at: Some(Instant::now()), ..Earlier::default() };
     assert_eq!(moved(&node, &seen(4)), ["+3 keys"]);
     assert_eq!(moved(&node, &seen(9)), ["-2 keys"]);
     assert!(moved(&node, &seen(7)).is_empty());

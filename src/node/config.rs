@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use chordal_protocol::{Id, Mode, Settings};
 
+use super::detector::Patience;
+
 /// What a node is told when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -35,10 +37,8 @@ pub struct Config {
     pub value_limit: usize,
     /// How often it stabilizes.
     pub stabilize_interval: Duration,
-    /// How long another node may take to answer.
-    pub call_timeout: Duration,
-    /// For how long a node that gave no answer is passed over by lookups.
-    pub suspect_time: Duration,
+    /// How long other nodes may take to answer.
+    pub patience: Patience,
     /// For how long a client's request is tried.
     pub operation_deadline: Duration,
     /// For how long a leave may go on before it is given up, or, when the process is told to stop, cut short.
@@ -83,8 +83,7 @@ impl Default for Config {
             succ: None,
             value_limit: 1 << 20,
             stabilize_interval: Duration::from_millis(500),
-            call_timeout: Duration::from_secs(2),
-            suspect_time: Duration::from_secs(1),
+            patience: Patience::default(),
             operation_deadline: Duration::from_secs(10),
             leave_deadline: Duration::from_secs(10),
             join_attempts: 8,

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::Config;
 use super::happenings::Happenings;
 use super::recent::{Progress, Recent};
-use super::transport::{NoAnswer, Suspects, Transport};
+use super::transport::{NoAnswer, Peers, Transport};
 use crate::http::KEY_LIMIT;
 use crate::store::{Change, Changed, Pending, Store, StoreError, SubmitError, Writer};
 
@@ -61,20 +61,22 @@ pub(crate) struct Driver {
     pub(crate) store: Arc<dyn Store>,
     writer: Writer,
     transport: Arc<dyn Transport>,
-    pub(crate) suspects: Suspects,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) happenings: Happenings,
     durability: watch::Sender<Durability>,
     /// Counts the changes of content, so that what was counted before can be told to be stale.
     pub(crate) content_changes: AtomicU64,
     ring_lane: mpsc::Sender<Procedure>,
-    content_lane: mpsc::Sender<Procedure>,
+    settle_lane: mpsc::Sender<Procedure>,
+    fetch_lane: mpsc::Sender<Procedure>,
     started: Instant,
 }
 
 /// The procedures that wait, in the order of their lane.
 pub(crate) struct Lanes {
     pub(crate) ring: mpsc::Receiver<Procedure>,
-    pub(crate) content: mpsc::Receiver<Procedure>,
+    pub(crate) settle: mpsc::Receiver<Procedure>,
+    pub(crate) fetch: mpsc::Receiver<Procedure>,
 }
 
 impl Driver {
@@ -83,10 +85,11 @@ impl Driver {
         store: Arc<dyn Store>,
         writer: Writer,
         transport: Arc<dyn Transport>,
-        suspect_time: Duration,
+        peers: Arc<Peers>,
     ) -> (Arc<Driver>, Lanes) {
         let (ring_lane, ring) = mpsc::channel(LANE);
-        let (content_lane, content) = mpsc::channel(LANE);
+        let (settle_lane, settle) = mpsc::channel(LANE);
+        let (fetch_lane, fetch) = mpsc::channel(LANE);
         let driver = Driver {
             core: Mutex::new(Core {
                 chord,
@@ -98,15 +101,16 @@ impl Driver {
             store,
             writer,
             transport,
-            suspects: Suspects::new(suspect_time),
+            peers,
             happenings: Happenings::default(),
             durability: watch::Sender::new(Durability::default()),
             content_changes: AtomicU64::new(0),
             ring_lane,
-            content_lane,
+            settle_lane,
+            fetch_lane,
             started: Instant::now(),
         };
-        (Arc::new(driver), Lanes { ring, content })
+        (Arc::new(driver), Lanes { ring, settle, fetch })
     }
 
     /// What the store remembers of an earlier run.
@@ -177,18 +181,15 @@ impl Driver {
             return Ok(Box::pin(self.answer(envelope)).await);
         }
         let answer = self.transport.call(&to.addr, &envelope).await;
-        match &answer {
-            Ok(_) => self.suspects.acquit(&to.addr),
-            Err(reason) => {
-                tracing::debug!(node = %to, %reason, "no answer");
-                self.suspects.accuse(&to.addr);
-            }
+        if let Err(reason) = &answer {
+            tracing::debug!(node = %to, %reason, "no answer");
         }
         answer
     }
 
     /// Answers a node.
     pub(crate) async fn answer(self: &Arc<Self>, envelope: Envelope) -> Reply {
+        self.peers.heard_of(&envelope.from.addr);
         let mut changes = None;
         if let Request::Invite(ring) = &envelope.request {
             changes = Some(self.content_changes.load(Ordering::Relaxed));
@@ -368,7 +369,8 @@ impl Driver {
     /// Puts a procedure in its lane. One that does not fit comes again with the next interval.
     pub(crate) fn begin_soon(&self, procedure: Procedure) {
         let lane = match procedure {
-            Procedure::Settle | Procedure::Acquire { .. } => &self.content_lane,
+            Procedure::Settle => &self.settle_lane,
+            Procedure::Acquire { .. } => &self.fetch_lane,
             _ => &self.ring_lane,
         };
         if let Err(error) = lane.try_send(procedure) {

@@ -1,7 +1,8 @@
 //! What a node does at intervals.
 //!
-//! Two lanes run procedures one after the other: one for the ring's pointers, one for content, so that a long hand-over does
-//! not keep a node from stabilizing. The lanes are bounded; what does not fit comes again.
+//! Three lanes run procedures one after the other: one for the ring's pointers, one that sees to it that the node serves what
+//! it owns, and one that fetches ranges which leavers ask it to take. So a long hand-over does not keep a node from
+//! stabilizing, and a holder that hangs does not keep a leaver waiting. The lanes are bounded; what does not fit comes again.
 //!
 //! tokio-cron-scheduler gives the slow beat: once a second it has a finger looked up, and looks whether the stabilizing loop,
 //! which is too quick for it, still beats. Its jobs do nothing but put a word into a channel of one, because they overlap and
@@ -42,9 +43,10 @@ pub(crate) async fn start(
     interval: Duration,
     stop: CancellationToken,
 ) -> Result<(), JobSchedulerError> {
-    let Lanes { ring, content } = lanes;
-    tokio::spawn(stop.clone().run_until_cancelled_owned(drain(Arc::clone(&driver), ring)));
-    tokio::spawn(stop.clone().run_until_cancelled_owned(drain(Arc::clone(&driver), content)));
+    let Lanes { ring, settle, fetch } = lanes;
+    for lane in [ring, settle, fetch] {
+        tokio::spawn(stop.clone().run_until_cancelled_owned(drain(Arc::clone(&driver), lane)));
+    }
 
     let (beat, beats) = mpsc::channel(1);
     let mut scheduler = JobScheduler::new().await?;

@@ -4,6 +4,7 @@
 //! [`Store`], `maintenance` gives the beat, and `routing` finds owners.
 
 mod config;
+mod detector;
 mod driver;
 mod error;
 mod happenings;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::store::Store;
 pub use config::{Config, Data};
+pub use detector::{Bounds, Patience};
 use driver::Driver;
 pub use error::NodeError;
 use routing::{Asked, Router};

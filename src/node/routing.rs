@@ -78,7 +78,7 @@ impl Router {
         loop {
             let Hop { contact, why } = lookup.next_hop()?;
             // A node that gave no answer a moment ago is passed over, and so is this one, which knows no better.
-            if contact.id == me.id || driver.suspects.includes(&contact.addr) {
+            if contact.id == me.id || driver.peers.is_passed_over(&contact.addr) {
                 continue;
             }
             if tries.began.elapsed() > tries.deadline {
@@ -187,7 +187,7 @@ impl Router {
             return Some(core.chord.me().clone());
         }
         let seen = core.chord.likely_owner(&id).filter(|_| self.mode == Mode::Cached)?;
-        (!self.driver.suspects.includes(&seen.addr)).then_some(seen)
+        (!self.driver.peers.is_passed_over(&seen.addr)).then_some(seen)
     }
 
     /// The owner, where looking for it makes sense: a node without a ring need not be waited for.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use super::routing::Router;
-use super::transport::HttpTransport;
+use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
 use crate::http;
@@ -94,10 +94,11 @@ impl Node {
             }
             _ => Chord::new(me, config.protocol.clone()),
         };
-        let transport = HttpTransport::new(config.call_timeout)
+        let peers = Peers::new(config.patience.clone());
+        let transport = HttpTransport::new(Arc::clone(&peers))
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
         let writer = Writer::start(Arc::clone(&store))?;
-        let (driver, lanes) = Driver::new(chord, store, writer, Arc::new(transport), config.suspect_time);
+        let (driver, lanes) = Driver::new(chord, store, writer, Arc::new(transport), peers);
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
         let node = Node { inner: Arc::new(Inner::new(driver, router, config, stop.clone())) };

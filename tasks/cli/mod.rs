@@ -303,6 +303,14 @@ pub(crate) struct Doctor {
     /// Look again until all is well, at most this long: `2s`, `500ms` or plain seconds.
     #[arg(long, value_name = "DURATION", value_parser = parse::duration, allow_negative_numbers = true)]
     pub(crate) wait: Option<Duration>,
+    /// Look again and again until Ctrl-C, and count what is broken meanwhile; fails if an invariant that must hold at all
+    /// times was violated at any look, or if the ring is not ideal at the last. With --json a line for each look, and one
+    /// for the summary.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) watch: bool,
+    /// How often --watch looks: `2s`, `500ms` or plain seconds.
+    #[arg(long, default_value = "1s", value_parser = parse::duration, allow_negative_numbers = true, requires = "watch")]
+    pub(crate) interval: Duration,
 }
 
 /// What the doctor can look at.
@@ -370,6 +378,9 @@ mod tests {
             "tasks delete --key k",
             "tasks monitor --interval 500ms --once",
             "tasks doctor --only ring",
+            "tasks doctor --only ring --watch --interval 500ms",
+            "tasks doctor --wait 5s",
+            "tasks --json doctor --watch",
             "tasks --json list",
             "tasks completions bash",
         ];
@@ -396,6 +407,9 @@ mod tests {
             "tasks monitor --interval 0",
             "tasks monitor --interval -1",
             "tasks logs node-1 -f --json",
+            "tasks doctor --watch --wait 5s",
+            "tasks doctor --interval 2s",
+            "tasks doctor --watch --interval 0",
         ];
         for line in lines {
             assert_eq!(exit_code(line), 2, "{line}");

@@ -43,7 +43,7 @@ fn lock(mutex: &Mutex<usize>) -> MutexGuard<'_, usize> {
 /// An empty directory in which `tasks` is run. Its ring ends when this is dropped.
 pub(crate) struct Lab {
     pub(crate) dir: tempfile::TempDir,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 /// How a run of a program ended.
@@ -59,7 +59,12 @@ impl Lab {
     /// An empty directory.
     pub(crate) fn empty() -> Lab {
         let place = Place::take();
-        Lab { dir: tempfile::tempdir().expect("a temporary directory"), _place: place }
+        Lab { dir: tempfile::tempdir().expect("a temporary directory"), _place: Some(place) }
+    }
+
+    /// Another empty directory for the same test, which has its permission to run processes already.
+    pub(crate) fn beside(&self) -> Lab {
+        Lab { dir: tempfile::tempdir().expect("a temporary directory"), _place: None }
     }
 
     /// A ring of this many nodes (two or more), ideal and ready.

@@ -1,5 +1,9 @@
-//! `tasks doctor`: walks the ring and checks what must hold.
+//! `tasks doctor`: walks the ring and checks what must hold, once or (`watch`, with what `history` keeps) again and again.
 
+mod history;
+mod watch;
+
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -24,17 +28,18 @@ const POLL: Duration = Duration::from_millis(200);
 /// Checks the invariants; fails if one is violated.
 pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Report> {
     match task.only {
+        Some(cli::Part::Ring) | None if task.watch => watch::watch(context, task.interval).await,
         Some(cli::Part::Ring) | None => examine(context, task.wait.unwrap_or_default()).await,
     }
 }
 
 /// Looks until all invariants hold, at most this long, and reports what was seen last.
 pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Report> {
-    let client = Client::with_timeout(crawl::ANSWER);
+    let mut doctor = Doctor::default();
     let deadline = Instant::now() + patience;
     loop {
         let state = context.state.ring()?;
-        let findings = look(&client, &state).await?;
+        let findings = doctor.look(&state).await?;
         let well = findings.checks.iter().all(|check| check.verdict.is_ok());
         if well || Instant::now() >= deadline {
             return findings.report();
@@ -43,7 +48,14 @@ pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Rep
     }
 }
 
+/// Looks at a ring, and remembers who was silent, so as not to wait for those as long the next time.
+struct Doctor {
+    client: Client,
+    silent: BTreeSet<String>,
+}
+
 /// What one look at the ring brought.
+#[derive(Debug)]
 struct Findings {
     crawl: Crawl,
     checks: Vec<Check>,
@@ -51,23 +63,32 @@ struct Findings {
     absent: Vec<(String, String)>,
 }
 
-async fn look(client: &Client, state: &NetworkState) -> Result<Findings> {
-    let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
-    let crawl = crawl::crawl(client, alive.map(|node| node.addr())).await;
-    ensure!(
-        !crawl.nodes.is_empty(),
-        "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
-    );
-    let members: Vec<Member> = crawl.nodes.values().map(member).collect();
-    let checks = check_all(&members, LIST_LENGTH);
-    let reason =
-        |addr: &str| crawl.silent.iter().find(|silent| silent.addr == addr).map(|silent| silent.reason.clone());
-    let absent = state.nodes.iter().filter_map(|node| match node.status {
-        Status::Running => reason(&node.addr()).map(|reason| (node.name.clone(), reason)),
-        other => Some((node.name.clone(), other.word().to_owned())),
-    });
-    let absent = absent.collect();
-    Ok(Findings { crawl, checks, absent })
+impl Default for Doctor {
+    fn default() -> Doctor {
+        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new() }
+    }
+}
+
+impl Doctor {
+    async fn look(&mut self, state: &NetworkState) -> Result<Findings> {
+        let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
+        let crawl = crawl::crawl(&self.client, alive.map(|node| node.addr()), &self.silent).await;
+        self.silent = crawl.silent.iter().map(|silent| silent.addr.clone()).collect();
+        ensure!(
+            !crawl.nodes.is_empty(),
+            "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
+        );
+        let members: Vec<Member> = crawl.nodes.values().map(member).collect();
+        let checks = check_all(&members, LIST_LENGTH);
+        let reason =
+            |addr: &str| crawl.silent.iter().find(|silent| silent.addr == addr).map(|silent| silent.reason.clone());
+        let absent = state.nodes.iter().filter_map(|node| match node.status {
+            Status::Running => reason(&node.addr()).map(|reason| (node.name.clone(), reason)),
+            other => Some((node.name.clone(), other.word().to_owned())),
+        });
+        let absent = absent.collect();
+        Ok(Findings { crawl, checks, absent })
+    }
 }
 
 fn member(info: &NodeInfo) -> Member {

@@ -1,0 +1,109 @@
+//! One question to one node over HTTP, and how it may fail.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use chordal_protocol::Reply;
+use tokio::task::JoinHandle;
+
+use super::super::wire;
+use crate::http::PEER_BODY;
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// Nobody listens at the address: the kernel there says so.
+    #[error("Connection refused")]
+    Refused,
+    /// Something answers there, and not as a node does.
+    #[error("{0}")]
+    Unusable(String),
+    /// The connection broke, or none came about.
+    #[error("{0}")]
+    Broken(String),
+    /// Nothing came.
+    #[error("no answer in time")]
+    Silent,
+}
+
+impl Failure {
+    /// Whether asking again would bring the same.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Failure::Refused | Failure::Unusable(_))
+    }
+
+    fn of(error: &reqwest::Error) -> Failure {
+        if error.is_timeout() {
+            return Failure::Silent;
+        }
+        // The innermost cause says it best: "Connection refused".
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        match cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(ErrorKind::ConnectionRefused) => Failure::Refused,
+            _ => Failure::Broken(cause.to_string()),
+        }
+    }
+}
+
+/// What one exchange brought, and how long it took.
+pub(super) type Outcome = Result<(Reply, Duration), Failure>;
+
+/// Asks, and once more where the connection broke: one that was kept may have been closed under the question.
+pub(super) async fn exchange(client: &reqwest::Client, addr: &str, body: Bytes, limit: Duration) -> Outcome {
+    match post(client, addr, body.clone(), limit).await {
+        Err(Failure::Broken(_)) => post(client, addr, body, limit).await,
+        outcome => outcome,
+    }
+}
+
+async fn post(client: &reqwest::Client, addr: &str, body: Bytes, limit: Duration) -> Outcome {
+    let began = Instant::now();
+    let broken = |error: reqwest::Error| Failure::of(&error);
+    let request = client.post(format!("http://{addr}/peer")).timeout(limit).body(body);
+    let mut response = request.send().await.map_err(broken)?;
+    let status = response.status();
+    let mut answer = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        if answer.len() + chunk.len() > PEER_BODY {
+            return Err(Failure::Unusable(format!("its answer is longer than {PEER_BODY} bytes")));
+        }
+        answer.extend_from_slice(&chunk);
+    }
+    if !status.is_success() {
+        let problem = serde_json::from_slice::<crate::api::Problem>(&answer);
+        let detail = problem.map_or_else(|_| "it is no chordal node".to_owned(), |problem| problem.detail);
+        return Err(Failure::Unusable(format!("it answered {status}: {detail}")));
+    }
+    let reply = wire::decode_reply(&answer).map_err(|error| Failure::Unusable(error.to_string()))?;
+    Ok((reply, began.elapsed()))
+}
+
+/// An exchange that goes on by itself until its limit, whoever still waits for it: an answer that comes late is a sign of
+/// life all the same.
+pub(super) struct UnderWay(Option<JoinHandle<Result<Reply, Failure>>>);
+
+impl UnderWay {
+    pub(super) fn new(task: JoinHandle<Result<Reply, Failure>>) -> UnderWay {
+        UnderWay(Some(task))
+    }
+
+    /// How it ends; to be asked until it has said so once.
+    pub(super) async fn outcome(&mut self) -> Result<Reply, Failure> {
+        let Some(task) = &mut self.0 else { return Err(Failure::Silent) };
+        let outcome = task.await.unwrap_or_else(|error| Err(Failure::Broken(error.to_string())));
+        self.0 = None;
+        outcome
+    }
+
+    /// Its answer. Where there is none, this never ends.
+    pub(super) async fn answer(&mut self) -> Reply {
+        match self.outcome().await {
+            Ok(reply) => reply,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use chordal_protocol::{Contact, Id, Mode, NextHop, Record};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A node that answers some of what it is asked, and leaves the rest open for ever.
+struct Hangs {
+    addr: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Hangs {
+    /// Answers if this says so of the number of the question, from 0, and the question.
+    async fn unless(answers: impl Fn(usize, &Request) -> bool + Clone + Send + Sync + 'static) -> Hangs {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let handler = move |body: Bytes| {
+            let (answers, count) = (answers.clone(), Arc::clone(&count));
+            async move {
+                let request = wire::decode_envelope(&body).unwrap().request;
+                if !answers(count.fetch_add(1, Ordering::SeqCst), &request) {
+                    pending::<()>().await;
+                }
+                let reply = match request {
+                    Request::Read(_) => Reply::Read(None::<Record>),
+                    Request::Route { .. } => Reply::Route(NextHop::Via(Vec::new())),
+                    _ => Reply::Accepted,
+                };
+                wire::encode_reply(&reply)
+            }
+        };
+        let router = axum::Router::new().route("/peer", axum::routing::post(handler));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Hangs { addr, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// A transport that passes over for long. Nothing here measures times: they are short enough to be waited for, and long enough
+/// for a machine that has other work.
+fn transport() -> HttpTransport {
+    let short = |limit| crate::node::Bounds {
+        floor: Duration::from_millis(400),
+        untried: Duration::from_millis(400),
+        ceiling: Duration::from_millis(2_000),
+        limit: Duration::from_millis(limit),
+    };
+    let passed_over = Duration::from_secs(60);
+    let patience = Patience { ring: short(10_000), content: short(10_000), page: short(10_000), passed_over };
+    HttpTransport::new(Peers::new(patience)).unwrap()
+}
+
+async fn ask(transport: &HttpTransport, addr: &str, request: Request) -> Result<Reply, NoAnswer> {
+    let envelope = Envelope { ring: None, from: Contact::at("127.0.0.1:1", "asker"), request };
+    transport.call(addr, &envelope).await
+}
+
+fn route() -> Request {
+    Request::Route { key: Id::ZERO, mode: Mode::Fingers, excluding: None }
+}
+
+#[tokio::test]
+async fn one_answer_that_does_not_come_makes_nobody_dead() {
+    let node = Hangs::unless(|number, _| number > 0).await;
+    let transport = transport();
+    assert_eq!(ask(&transport, &node.addr, Request::Neighbours).await, Ok(Reply::Accepted));
+    assert_eq!(node.asked(), 2);
+    assert!(!transport.peers.is_passed_over(&node.addr));
+}
+
+#[tokio::test]
+async fn who_stays_silent_is_given_up_and_then_only_greeted() {
+    let node = Hangs::unless(|_, _| false).await;
+    let transport = transport();
+    assert!(ask(&transport, &node.addr, Request::Neighbours).await.is_err());
+    assert_eq!(node.asked(), 2, "it was asked again before it was given up");
+    assert!(transport.peers.is_passed_over(&node.addr));
+    assert!(ask(&transport, &node.addr, Request::Read(Id::ZERO)).await.is_err());
+    assert_eq!(node.asked(), 3, "one greeting");
+    assert!(ask(&transport, &node.addr, route()).await.is_err());
+    assert_eq!(node.asked(), 3, "no lookup waits for it");
+    transport.peers.heard_of(&node.addr);
+    assert!(!transport.peers.is_passed_over(&node.addr), "it has spoken");
+}
+
+#[tokio::test]
+async fn a_lookup_goes_on_at_the_first_late_answer() {
+    let node = Hangs::unless(|_, _| false).await;
+    let transport = transport();
+    assert!(ask(&transport, &node.addr, route()).await.is_err());
+    assert_eq!(node.asked(), 1);
+    assert!(transport.peers.is_passed_over(&node.addr));
+    let standing = transport.peers.with(|detector, _| detector.standing(&node.addr));
+    assert_eq!(standing, Standing::Suspected, "that is no verdict");
+}
+
+#[tokio::test]
+async fn who_answers_a_greeting_may_take_its_time_for_the_rest() {
+    let greeted = Arc::new(tokio::sync::Notify::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let handler = move |body: Bytes| {
+        let greeted = Arc::clone(&greeted);
+        async move {
+            match wire::decode_envelope(&body).unwrap().request {
+                Request::Hello => greeted.notify_one(),
+                // Not before it was asked whether it lives.
+                _ => greeted.notified().await,
+            }
+            wire::encode_reply(&Reply::Accepted)
+        }
+    };
+    let router = axum::Router::new().route("/peer", axum::routing::post(handler));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let transport = transport();
+    assert_eq!(ask(&transport, &addr, Request::Absorb(Vec::new())).await, Ok(Reply::Accepted));
+    assert!(!transport.peers.is_passed_over(&addr));
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_a_verdict_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let transport = transport();
+    let answer = ask(&transport, &addr, Request::Hello).await;
+    assert_eq!(answer, Err(NoAnswer("Connection refused".to_owned())));
+    assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_final() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let router = axum::Router::new().route("/peer", axum::routing::post(async || "babble"));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let transport = transport();
+    assert!(ask(&transport, &addr, Request::Hello).await.is_err());
+    assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
+}

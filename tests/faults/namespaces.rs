@@ -1,0 +1,159 @@
+//! Two networks of the test's own, joined by a wire that can be cut. Each is a network namespace with loopback addresses of
+//! its own, which the kernel is told to route to the other; nothing of it can be seen or reached from outside.
+//!
+//! Only iproute2 is needed, and the right to make namespaces.
+
+use std::fs::File;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sched::{CloneFlags, setns};
+
+/// The two sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+}
+
+impl Side {
+    /// Its addresses are 127.0.1.x and 127.0.2.x.
+    fn net(self) -> &'static str {
+        match self {
+            Side::Left => "127.0.1",
+            Side::Right => "127.0.2",
+        }
+    }
+
+    fn other(self) -> Side {
+        match self {
+            Side::Left => Side::Right,
+            Side::Right => Side::Left,
+        }
+    }
+
+    /// One of its two addresses.
+    pub(crate) fn host(self, number: u8) -> String {
+        assert!((1..=2).contains(&number), "each side has two addresses");
+        format!("{}.{number}", self.net())
+    }
+
+    /// The device towards the other side, and its address on the wire.
+    fn device(self) -> (&'static str, &'static str) {
+        match self {
+            Side::Left => ("bridge", "02:00:00:00:00:01"),
+            Side::Right => ("wire", "02:00:00:00:00:02"),
+        }
+    }
+}
+
+/// Two namespaces and the wire between them. Both go when this is dropped.
+pub(crate) struct Namespaces {
+    /// Those that were made, by side.
+    made: Vec<(Side, String)>,
+}
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+impl Namespaces {
+    /// Two sides that reach each other; if this machine does not allow it, why.
+    pub(crate) fn new() -> Result<Namespaces, String> {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let mut namespaces = Namespaces { made: Vec::new() };
+        for side in [Side::Left, Side::Right] {
+            let name = format!("chordal-{}-{number}-{side:?}", std::process::id()).to_lowercase();
+            ip(&["netns", "add", &name])?;
+            namespaces.made.push((side, name));
+        }
+        namespaces.wire()?;
+        Ok(namespaces)
+    }
+
+    /// Runs this on one side: what it starts and whom it asks is there.
+    pub(crate) fn inside<T: Send>(&self, side: Side, act: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(format!("/run/netns/{}", self.name(side))).expect("the namespace is there");
+        std::thread::scope(|scope| {
+            // A thread of its own: it never comes back from there.
+            let thread = scope.spawn(|| {
+                setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+                act()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Cuts the wire: whatever is sent from one side to the other is lost without a word.
+    pub(crate) fn cut(&self) {
+        self.ip(Side::Left, &["link", "set", "port", "nomaster"]).expect("the wire is cut");
+    }
+
+    /// Mends it.
+    pub(crate) fn mend(&self) {
+        self.ip(Side::Left, &["link", "set", "port", "master", "bridge"]).expect("the wire is mended");
+    }
+
+    fn name(&self, side: Side) -> &str {
+        &self.made.iter().find(|(made, _)| *made == side).expect("both sides are made").1
+    }
+
+    fn ip(&self, side: Side, args: &[&str]) -> Result<(), String> {
+        ip(&[&["-n", self.name(side)], args].concat())
+    }
+
+    /// A bridge on the left whose only port is the wire to the right: without its port the bridge swallows what it is given,
+    /// which is a cut that nobody is told of.
+    fn wire(&self) -> Result<(), String> {
+        for side in [Side::Left, Side::Right] {
+            self.inside(side, || {
+                // Addresses of the loopback net may travel here, and come from where they come from.
+                let set =
+                    |name: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{name}"), value);
+                set("route_localnet", "1").and_then(|()| set("rp_filter", "0"))
+            })
+            .map_err(|error| format!("the settings of a namespace cannot be written: {error}"))?;
+            self.ip(side, &["link", "set", "lo", "up"])?;
+            // The whole net would be this side's own; it gets two addresses of it.
+            self.ip(side, &["address", "del", "127.0.0.1/8", "dev", "lo"])?;
+            for number in [1, 2] {
+                self.ip(side, &["address", "add", &format!("{}/32", side.host(number)), "dev", "lo"])?;
+            }
+        }
+        let ((bridge, left), (wire, right)) = (Side::Left.device(), Side::Right.device());
+        self.ip(Side::Left, &["link", "add", bridge, "address", left, "type", "bridge"])?;
+        let peer = ["peer", "name", wire, "address", right, "netns", self.name(Side::Right)];
+        self.ip(Side::Left, &[&["link", "add", "port", "type", "veth"][..], &peer].concat())?;
+        self.ip(Side::Left, &["link", "set", "port", "master", bridge])?;
+        self.ip(Side::Left, &["link", "set", "port", "up"])?;
+        for side in [Side::Left, Side::Right] {
+            let (device, _) = side.device();
+            self.ip(side, &["link", "set", device, "up"])?;
+            let there = format!("{}.0/24", side.other().net());
+            self.ip(side, &["route", "add", &there, "dev", device, "src", &side.host(1)])?;
+            for number in [1, 2] {
+                // Known for good, so that nobody notices a cut by not finding the neighbour.
+                let (host, address) = (side.other().host(number), side.other().device().1);
+                self.ip(side, &["neighbour", "add", &host, "lladdr", address, "dev", device, "nud", "permanent"])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for (_, name) in &self.made {
+            if let Err(reason) = ip(&["netns", "delete", name]) {
+                println!("{name} stays behind: {reason}");
+            }
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<(), String> {
+    let ran = Command::new("ip").args(args).output().map_err(|error| format!("`ip` cannot be run: {error}"))?;
+    if ran.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+    Err(format!("`ip {}` failed: {said}", args.join(" ")))
+}
