@@ -52,32 +52,78 @@ enum Protocol {
     Stoica2001,
 }
 
-/// Something that happens at a moment.
+/// Something that happens at a moment: exactly one of these.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line {
     /// When, in simulated seconds.
     at: f64,
-    #[serde(flatten)]
-    action: Action,
+    /// This node begins the ring.
+    create: Option<String>,
+    /// A node joins through another.
+    join: Option<Join>,
+    /// A node leaves in order.
+    leave: Option<String>,
+    /// A node ends without a word; its machine refuses connections.
+    crash: Option<String>,
+    /// It is started again on its disk.
+    restart: Option<String>,
+    /// A node stands still.
+    pause: Option<Pause>,
+    /// These nodes cannot reach the others.
+    partition: Option<Partition>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(deny_unknown_fields)]
+struct Join {
+    node: String,
+    through: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pause {
+    node: String,
+    seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Partition {
+    nodes: Vec<String>,
+    seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 enum Action {
-    /// This node begins the ring.
     Create(String),
-    /// A node joins through another.
-    Join { node: String, through: String },
-    /// A node leaves in order.
+    Join(Join),
     Leave(String),
-    /// A node ends without a word; its machine refuses connections.
     Crash(String),
-    /// It is started again on its disk.
     Restart(String),
-    /// A node stands still.
-    Pause { node: String, seconds: f64 },
-    /// These nodes cannot reach the others.
-    Partition { nodes: Vec<String>, seconds: f64 },
+    Pause(Pause),
+    Partition(Partition),
+}
+
+impl Line {
+    fn action(&self) -> Result<Action, ScenarioError> {
+        let Line { at, create, join, leave, crash, restart, pause, partition } = self.clone();
+        let all = [
+            create.map(Action::Create),
+            join.map(Action::Join),
+            leave.map(Action::Leave),
+            crash.map(Action::Crash),
+            restart.map(Action::Restart),
+            pause.map(Action::Pause),
+            partition.map(Action::Partition),
+        ];
+        let mut given = all.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(action), None) => Ok(action),
+            _ => Err(ScenarioError::NotOne(at)),
+        }
+    }
 }
 
 /// Why a scenario makes no sense.
@@ -86,6 +132,9 @@ pub enum ScenarioError {
     /// A number is out of its range.
     #[error("`{0}` must be {1}")]
     Number(&'static str, &'static str),
+    /// An event is none, or several.
+    #[error("the event at {0} s must have exactly one of create, join, leave, crash, restart, pause, partition")]
+    NotOne(f64),
     /// A node is named that is none.
     #[error("there is no node called `{0}`; the scenario has {1}")]
     Nobody(String, String),
@@ -123,10 +172,11 @@ impl Scenario {
         }
         for line in &self.events {
             number((0.0..=self.seconds).contains(&line.at), "at", "from 0 to the scenario's `seconds`")?;
-            if let Action::Pause { seconds, .. } | Action::Partition { seconds, .. } = line.action {
-                number((0.0..=LONGEST).contains(&seconds), "seconds", "from 0 to 3600")?;
+            let action = line.action()?;
+            if let Action::Pause(Pause { seconds, .. }) | Action::Partition(Partition { seconds, .. }) = &action {
+                number((0.0..=LONGEST).contains(seconds), "seconds", "from 0 to 3600")?;
             }
-            for name in line.action.names() {
+            for name in action.names() {
                 if !self.nodes.contains_key(name) {
                     let known: Vec<&str> = self.nodes.keys().map(String::as_str).collect();
                     return Err(ScenarioError::Nobody(name.clone(), known.join(", ")));
@@ -176,7 +226,7 @@ impl Scenario {
             if world.checker.violation.is_some() {
                 break;
             }
-            world.act(&line.action).map_err(|what| ScenarioError::Impossible { at: line.at, what })?;
+            world.act(&line.action()?).map_err(|what| ScenarioError::Impossible { at: line.at, what })?;
             world.check();
         }
         go_on_until(&mut world, (self.seconds * 1e6) as u64);
@@ -190,9 +240,9 @@ impl Action {
     fn names(&self) -> Vec<&String> {
         match self {
             Action::Create(node) | Action::Leave(node) | Action::Crash(node) | Action::Restart(node) => vec![node],
-            Action::Join { node, through } => vec![node, through],
-            Action::Pause { node, .. } => vec![node],
-            Action::Partition { nodes, .. } => nodes.iter().collect(),
+            Action::Join(Join { node, through }) => vec![node, through],
+            Action::Pause(Pause { node, .. }) => vec![node],
+            Action::Partition(Partition { nodes, .. }) => nodes.iter().collect(),
         }
     }
 }
@@ -208,7 +258,7 @@ impl World<'_> {
                 self.hosts[host].state = State::Running;
                 self.create_for_lessons(host);
             }
-            Action::Join { node, through } => {
+            Action::Join(Join { node, through }) => {
                 let through: Contact = self.hosts[place(self, through)?].chord.me().clone();
                 let host = self.switched_off(place(self, node)?)?;
                 self.hosts[host].state = State::Running;
@@ -231,11 +281,11 @@ impl World<'_> {
                 }
                 self.restart(host);
             }
-            Action::Pause { node, seconds } => {
+            Action::Pause(Pause { node, seconds }) => {
                 let host = self.running(place(self, node)?)?;
                 self.pause_for(host, (seconds * 1e6) as u64);
             }
-            Action::Partition { nodes, seconds } => {
+            Action::Partition(Partition { nodes, seconds }) => {
                 let mut side = vec![false; self.hosts.len()];
                 for name in nodes {
                     side[place(self, name)?] = true;
