@@ -379,6 +379,26 @@ fn nothing_is_forced_while_a_majority_answers() {
 }
 
 #[test]
+fn a_member_that_misses_many_writes_is_named() {
+    let mut net = Net::new(1, 3, &[0, 1, 2]);
+    net.crash(2);
+    let name = net.view_of(&id(1)).unwrap().name();
+    let node = net.nodes.get_mut(&0).unwrap();
+    let most = Settings::default().longest_tail as u64;
+    for i in 0..=most {
+        let content = Content::Value { bytes: Vec::new(), content_type: String::new() };
+        let key = Id::of(i.to_string());
+        let request = RequestId(u128::from(i + 1) << 64);
+        let write = Write { id: key, key: None, content, condition: Condition::Always, request };
+        let step = node.replica.operate(&mut node.store, Time(10_000), Token(i), Operation::Write(write));
+        let refused = step.answers.iter().any(|(_, answer)| matches!(answer, Answer::Refused(_)));
+        assert_eq!(refused, i == most, "what is under way is bounded");
+    }
+    let step = node.replica.tick(&mut node.store, Time(10_000));
+    assert!(step.events.contains(&Event::Lagging(name, vec![member(1), member(2)])));
+}
+
+#[test]
 fn a_copied_disk_and_another_incarnation_have_no_voice() {
     let mut net = Net::new(1, 3, &[0, 1, 2]);
     let name = net.view_of(&id(1)).unwrap().name();

@@ -154,6 +154,8 @@ pub enum Event {
     Followed(Name, Vec<View>),
     /// The primary of this view has not been heard for so long that it is this member's turn to propose without it.
     Silent(Name),
+    /// These members of a view that is served here have missed so many writes that soon no more are taken: the view wants others.
+    Lagging(Name, Vec<Member>),
     /// A forced view has pushed this one aside. Its content stays in its area until the driver has saved and discarded it.
     Fenced(Name),
     /// A recovery is under way, and a majority answers: nothing needs to be forced.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Bug, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted};
+use super::{
+    Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
+};
 use crate::{Id, Record, Time, Version, Write, Written};
 
 /// What a primary has under way. It is not durable: whoever restarts does not serve this epoch any more (rule 10).
@@ -215,6 +217,13 @@ impl<S: Store> Turn<'_, S> {
     pub(super) fn lead_again(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.get(name) else { return };
         let open: Vec<u64> = lead.tail.keys().copied().collect();
+        if open.len() >= self.replica.settings.longest_tail / 2
+            && let Some(oldest) = lead.tail.first_key_value().map(|(_, write)| write.at.clone())
+            && let Some(held) = self.held(name)
+        {
+            let missing = held.view.members.iter().filter(|member| !oldest.contains(member)).copied().collect();
+            self.step.events.push(Event::Lagging(*name, missing));
+        }
         for sequence in open {
             self.send_write(name, sequence);
         }
