@@ -79,7 +79,7 @@ fn planted_bugs_are_found() {
 }
 
 #[test]
-#[ignore = "minutes and gigabytes: make model"]
+#[ignore = "two minutes in the release profile: make model"]
 fn large_runs_are_clean() {
     let mut too_large = Vec::new();
     for scenario in scenarios::large() {
