@@ -1,0 +1,322 @@
+//! How a member changes its view: prepare, stage, accept. Wedge, copy, decide; to install is for those who follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Area, Ballot, Bug, Change, Label, Member, Name, Parcel, Replica, Reply, Request, Staged, Step, Store, Turn,
+};
+use super::{Value, View};
+use crate::Time;
+
+/// Why nothing was proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotProposed {
+    /// This node is not an installed member of the view (rules 1 and 8).
+    #[error("this node does not speak for the view")]
+    NotAMember,
+    /// The view is frozen, and the decision that it waits for is not known here, or has absorbed it.
+    #[error("the view is frozen")]
+    Frozen,
+    /// The primary has been heard, and it is for the primary to propose.
+    #[error("the primary is there: ask it")]
+    PrimaryHeard,
+    /// The change does not fit the view.
+    #[error("the change does not fit the view")]
+    Senseless,
+}
+
+/// A proposal on its way. It is not durable: whoever restarts takes a new ballot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Proposal {
+    pub(super) ballot: Ballot,
+    /// When it was begun.
+    pub(super) begun: Time,
+    /// The highest round that others have promised instead.
+    overtaken: u64,
+    since: u64,
+    shown: Option<Value>,
+    /// What was wanted, if nothing has to be adopted.
+    pub(super) wanted: Value,
+    /// Those who must promise and stage, if a person has named them; a majority if not.
+    pub(super) survivors: Option<BTreeSet<Member>>,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// Who has promised, the vote with the highest ballot among them, and what they had.
+    Preparing { promises: BTreeSet<Member>, vote: Option<(Ballot, Value)>, tail: Parcel },
+    /// Who has staged which of the views.
+    Staging { value: Value, tail: Parcel, done: BTreeMap<Name, BTreeSet<Member>> },
+    /// Who has voted.
+    Voting { value: Value, votes: BTreeSet<Member> },
+}
+
+impl Replica {
+    /// Proposes what shall follow a view. One proposal of a view is under way here at a time: a new one takes its place, with
+    /// a higher ballot. It may end in another decision than the wanted one; [`super::Event::Followed`] tells.
+    pub fn propose<S: Store>(
+        &mut self,
+        store: &mut S,
+        now: Time,
+        name: Name,
+        change: &Change,
+    ) -> Result<Step, NotProposed> {
+        let mut turn = Turn::new(self, store, now);
+        turn.propose(name, change, None)?;
+        Ok(turn.end())
+    }
+}
+
+impl<S: Store> Turn<'_, S> {
+    pub(super) fn propose(
+        &mut self,
+        name: Name,
+        change: &Change,
+        survivors: Option<BTreeSet<Member>>,
+    ) -> Result<(), NotProposed> {
+        let me = self.me();
+        let held = self.held(&name).filter(|held| held.installed).ok_or(NotProposed::NotAMember)?;
+        let view = held.view.clone();
+        let absorbs = match change {
+            Change::Absorb { deferred } => Some(*deferred),
+            _ => None,
+        };
+        if absorbs.is_some_and(|deferred| !self.can_absorb(&view, &deferred)) {
+            return Err(NotProposed::Senseless);
+        }
+        let successors = change.successors(&view, me).ok_or(NotProposed::Senseless)?;
+        let overtaken = self.replica.proposals.get(&name).map_or(0, |proposal| proposal.overtaken);
+        let round = 1 + held.promised.map_or(0, |promised| promised.round).max(overtaken);
+        let ballot = Ballot { round, proposer: me, boot: self.replica.durable.boot };
+        if !self.may_thaw(&name) {
+            return Err(NotProposed::Frozen);
+        }
+        if held.promised.is_none() && self.hears_primary(&name, ballot) {
+            return Err(NotProposed::PrimaryHeard);
+        }
+        let shown = view.deferred.and_then(|waits_for| self.replica.durable.decided.get(&waits_for).cloned());
+        let since = held.stable;
+        let wanted = Value { by: name, successors, origin: ballot, absorbs, voters: view.members.clone() };
+        let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
+        let proposal = Proposal { ballot, begun: self.now, overtaken: 0, since, shown, wanted, survivors, phase };
+        self.replica.proposals.insert(name, proposal);
+        self.ask_again(&name);
+        Ok(())
+    }
+
+    /// The state of the frozen view is needed for the merge, and it has the same members.
+    fn can_absorb(&self, view: &View, deferred: &Name) -> bool {
+        self.held(deferred).is_some_and(|held| {
+            let alike = held.view.members.iter().all(|member| view.has(member));
+            held.installed
+                && held.view.deferred == Some(view.name())
+                && alike
+                && held.view.majority() == view.majority()
+        })
+    }
+
+    /// Asks those who have not answered what the proposal is at. This node itself is asked, too, and in the same step: its
+    /// promise is durable before anybody hears of the ballot (rule 2).
+    pub(super) fn ask_again(&mut self, name: &Name) {
+        let Some(proposal) = self.replica.proposals.get(name) else { return };
+        let Proposal { ballot, since, ref shown, ref wanted, .. } = *proposal;
+        match &proposal.phase {
+            Phase::Preparing { promises, .. } => {
+                let silent: Vec<Member> =
+                    wanted.voters.iter().filter(|member| !promises.contains(member)).copied().collect();
+                let shown = shown.clone();
+                for member in silent {
+                    self.ask(member, Request::Prepare { name: *name, ballot, since, shown: shown.clone() });
+                }
+            }
+            Phase::Staging { value, tail, done } => {
+                let (value, tail, done) = (value.clone(), tail.clone(), done.clone());
+                self.ask_to_stage(*name, &value, &tail, &done);
+            }
+            Phase::Voting { value, votes } => {
+                let silent: Vec<Member> =
+                    wanted.voters.iter().filter(|member| !votes.contains(member)).copied().collect();
+                let value = value.clone();
+                for member in silent {
+                    self.ask(member, Request::Accept { name: *name, ballot, value: value.clone() });
+                }
+            }
+        }
+    }
+
+    /// The content is this member's own, which no longer changes, under what the other promises had on top: whatever an
+    /// installed member has, all have, but for the writes that are newer than its stable mark (rule 14).
+    fn ask_to_stage(&mut self, name: Name, value: &Value, tail: &Parcel, done: &BTreeMap<Name, BTreeSet<Member>>) {
+        let mut merged = self.store.all(&name.area());
+        merged.merge(tail);
+        if let Some(absorbed) = value.absorbs {
+            merged.merge(&self.store.all(&absorbed.area()));
+        }
+        if self.has_bug(Bug::OutcomesStayBehind) {
+            merged.outcomes.clear();
+        }
+        for view in &value.successors {
+            let parcel = merged.within(&view.range);
+            let has = done.get(&view.name());
+            for member in view.members.iter().filter(|member| !has.is_some_and(|has| has.contains(member))) {
+                let (view, voters, parcel) = (view.clone(), value.voters.clone(), parcel.clone());
+                self.ask(*member, Request::Stage { name, origin: value.origin, view, voters, parcel });
+            }
+        }
+    }
+
+    pub(super) fn promised(
+        &mut self,
+        from: Member,
+        name: Name,
+        ballot: Ballot,
+        accepted: Option<(Ballot, Value)>,
+        base: Option<(Name, Ballot)>,
+        more: &Parcel,
+    ) {
+        let own_base = self.held(&name).and_then(|held| held.base);
+        if base != own_base && self.replica.settings.planted.is_none() {
+            return;
+        }
+        let Some(proposal) = self.replica.proposals.get_mut(&name).filter(|proposal| proposal.ballot == ballot) else {
+            return;
+        };
+        let Phase::Preparing { promises, vote, tail } = &mut proposal.phase else { return };
+        promises.insert(from);
+        tail.merge(more);
+        if accepted.as_ref().map(|(ballot, _)| ballot) > vote.as_ref().map(|(ballot, _)| ballot) {
+            *vote = accepted;
+        }
+        self.count_promises(&name);
+    }
+
+    fn count_promises(&mut self, name: &Name) {
+        let Some(view) = self.held(name).map(|held| held.view.clone()) else { return };
+        let Some(proposal) = self.replica.proposals.get(name) else { return };
+        let Phase::Preparing { promises, .. } = &proposal.phase else { return };
+        if proposal.survivors.is_some() {
+            self.count_survivors(name, promises.len() >= view.majority());
+            return;
+        }
+        let needed = if self.has_bug(Bug::PrepareByMinority) { 1 } else { view.majority() };
+        if promises.len() >= needed && promises.contains(&self.me()) {
+            self.go_on(name);
+        }
+    }
+
+    /// Enough have promised. A value that any of them has voted for may have been decided: it is adopted as it is, with its
+    /// origin, and has been staged by whoever proposed it first (rule 4). If there is none, what was wanted is staged (rule 5).
+    pub(super) fn go_on(&mut self, name: &Name) {
+        let merges_again = self.has_bug(Bug::MergeAgain);
+        let votes_at_once = self.has_bug(Bug::AcceptBeforeStage);
+        let Some(proposal) = self.replica.proposals.get_mut(name) else { return };
+        let Phase::Preparing { vote, tail, .. } = &proposal.phase else { return };
+        let tail = tail.clone();
+        let adopted = vote.as_ref().map(|(_, value)| value.clone());
+        let voting = |value| Phase::Voting { value, votes: BTreeSet::new() };
+        let staging = |value| Phase::Staging { value, tail: tail.clone(), done: BTreeMap::new() };
+        proposal.phase = match adopted {
+            Some(value) if merges_again => staging(Value { origin: proposal.ballot, ..value }),
+            Some(value) => voting(value),
+            None => staging(proposal.wanted.clone()),
+        };
+        self.ask_again(name);
+        if votes_at_once && let Some(proposal) = self.replica.proposals.get_mut(name) {
+            if let Phase::Staging { value, .. } = &proposal.phase {
+                proposal.phase = Phase::Voting { value: value.clone(), votes: BTreeSet::new() };
+            }
+            self.ask_again(name);
+        }
+    }
+
+    /// Rule 5, at a member of a view that may follow.
+    pub(super) fn stage(
+        &mut self,
+        name: Name,
+        origin: Ballot,
+        view: View,
+        voters: Vec<Member>,
+        parcel: Parcel,
+    ) -> Reply {
+        if let Some(value) = self.replica.durable.decided.get(&name) {
+            return Reply::Decided { value: value.clone() };
+        }
+        if let Some(later) = self.later_than(&name) {
+            return Reply::Elsewhere { name, later: Some(later) };
+        }
+        // Who agrees to wait for a decision must be sure to hear of it: as a voter it will, and it does not forget it then.
+        let durable = &self.replica.durable;
+        let will_know = |of: &Name| durable.held.contains_key(of) || durable.decided.contains_key(of);
+        if view.deferred.is_some_and(|waits_for| !will_know(&waits_for)) {
+            return Reply::Elsewhere { name, later: None };
+        }
+        let reply = Reply::Staged { name, origin, view: view.name() };
+        let label = Label { name, origin, range: view.range };
+        if !self.replica.durable.staged.contains_key(&label) {
+            self.store.replace(&Area::Staged(label), parcel);
+            self.durable().staged.insert(label, Staged { view, voters });
+        }
+        reply
+    }
+
+    pub(super) fn staged(&mut self, from: Member, name: Name, origin: Ballot, view: Name) {
+        let Some(proposal) = self.replica.proposals.get_mut(&name) else { return };
+        let survivors = &proposal.survivors;
+        let Phase::Staging { value, done, .. } = &mut proposal.phase else { return };
+        if value.origin != origin || !value.successors.iter().any(|successor| successor.name() == view) {
+            return;
+        }
+        done.entry(view).or_default().insert(from);
+        let is_staged = |view: &View| {
+            done.get(&view.name()).is_some_and(|has| match survivors {
+                Some(survivors) => has.is_superset(survivors),
+                None => has.contains(&view.primary) && has.len() >= view.majority(),
+            })
+        };
+        if !value.successors.iter().all(is_staged) {
+            return;
+        }
+        let value = value.clone();
+        if proposal.survivors.is_some() {
+            self.decide(value);
+            return;
+        }
+        proposal.phase = Phase::Voting { value, votes: BTreeSet::new() };
+        self.ask_again(&name);
+    }
+
+    pub(super) fn accepted(&mut self, from: Member, name: Name, ballot: Ballot) {
+        let Some(majority) = self.held(&name).map(|held| held.view.majority()) else { return };
+        let Some(proposal) = self.replica.proposals.get_mut(&name).filter(|proposal| proposal.ballot == ballot) else {
+            return;
+        };
+        let Phase::Voting { value, votes } = &mut proposal.phase else { return };
+        votes.insert(from);
+        if votes.len() >= majority {
+            let value = value.clone();
+            self.decide(value);
+        }
+    }
+
+    /// It is decided, and all whom it concerns are told.
+    pub(super) fn decide(&mut self, value: Value) {
+        self.decided(value.clone());
+        let new = value.successors.iter().flat_map(|view| &view.members);
+        let concerned: BTreeSet<Member> = value.voters.iter().chain(new).copied().collect();
+        let me = self.me();
+        for member in concerned.into_iter().filter(|member| *member != me) {
+            self.ask(member, Request::Decide { value: value.clone() });
+        }
+    }
+
+    /// Somebody has proposed higher. What was asked for under the lower ballot finds no majority any more, or has found it
+    /// already; the next proposal passes both.
+    pub(super) fn overtaken(&mut self, name: Name, ballot: Ballot, promised: Ballot) {
+        let Some(proposal) = self.replica.proposals.get_mut(&name).filter(|proposal| proposal.ballot == ballot) else {
+            return;
+        };
+        // Votes under the ballot may still come; no other proposal of this node is begun before the caller wants one.
+        proposal.overtaken = proposal.overtaken.max(promised.round);
+    }
+}

@@ -1,0 +1,60 @@
+//! What a member does for the primary of its view.
+
+use super::{Bug, Marks, Member, Name, Reply, Store, Turn};
+use crate::Record;
+
+impl<S: Store> Turn<'_, S> {
+    /// Keeps a write of the primary. A member that has sealed the view keeps nothing more for it: what it had is in its
+    /// promise (rule 3).
+    pub(super) fn keep(&mut self, from: Member, name: Name, record: &Record, marks: Marks) -> Reply {
+        let open = !self.has_bug(Bug::StoreWhenSealed);
+        if let Some(reply) = self.refuses(from, name, open) {
+            return reply;
+        }
+        let sequence = record.version.sequence;
+        // Rule 15: it is here already, or its successor is, or a tombstone that has been collected.
+        let is_below = self.held(&name).is_some_and(|held| sequence <= held.stable);
+        if !is_below || self.has_bug(Bug::NoFloor) {
+            self.store.put(&name.area(), record);
+        }
+        self.advance(name, marks);
+        Reply::Stored { name, sequence }
+    }
+
+    /// Rule 11: says that the view stands here, to the question that was asked.
+    pub(super) fn confirm(&mut self, from: Member, name: Name, boot: u64, round: u64, marks: Marks) -> Reply {
+        let open = !self.has_bug(Bug::ConfirmWhenSealed);
+        if let Some(reply) = self.refuses(from, name, open) {
+            return reply;
+        }
+        self.advance(name, marks);
+        Reply::Confirmed { name, boot, round }
+    }
+
+    fn refuses(&mut self, from: Member, name: Name, heeds_seal: bool) -> Option<Reply> {
+        if let Some(reply) = self.silence(name) {
+            return Some(reply);
+        }
+        let held = self.held(&name)?;
+        if held.view.primary != from || (held.promised.is_some() && heeds_seal) {
+            return Some(Reply::Sealed { name });
+        }
+        self.replica.heard.insert(name, self.now);
+        None
+    }
+
+    /// Takes over the primary's marks, which only go forward. All members have what is at or below the stable mark, so nobody
+    /// can bring back what a tombstone at or below it has deleted, once none of it is stored any more (rule 15).
+    pub(super) fn advance(&mut self, name: Name, marks: Marks) {
+        if marks.purged > self.store.purged(&name.area()) {
+            self.store.purge(&name.area(), marks.purged);
+        }
+        if self.held(&name).is_none_or(|held| held.stable >= marks.stable) {
+            return;
+        }
+        if let Some(held) = self.durable().held.get_mut(&name) {
+            held.stable = marks.stable;
+        }
+        self.store.collect(&name.area(), name.version(marks.stable));
+    }
+}

@@ -1,0 +1,290 @@
+//! What replicas ask of each other. Everything that an answer is about stands in it, so that answers which come late, twice
+//! or in any order do no harm.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ballot, Member, Name, Parcel, Value, View};
+use crate::{Content, Id, Record, Version, Write, Written};
+
+/// What goes from one replica to another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Letter<T> {
+    /// Who sends it.
+    pub from: Member,
+    /// In which of its lives (rule 16).
+    pub boot: u64,
+    /// To whom: another incarnation of the same node must not answer in its place.
+    pub to: Member,
+    /// What it says.
+    pub body: T,
+}
+
+/// How far the primary of a view has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Marks {
+    /// All writes up to this number are durable at all members (rule 15).
+    pub stable: u64,
+    /// Outcomes of requests minted up to here are forgotten (rule 13).
+    pub purged: u64,
+}
+
+/// What one replica asks of another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Request {
+    /// Seal the view, and promise to take part in nothing below this ballot.
+    Prepare {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
+        /// The asker has all writes up to this number (rule 14).
+        since: u64,
+        /// What another view has decided, if this one is frozen until that is known.
+        shown: Option<Value>,
+    },
+    /// Keep this for the case that the view will follow (rule 5).
+    Stage {
+        /// The view that decides.
+        name: Name,
+        /// The ballot whose promises were merged.
+        origin: Ballot,
+        /// The view that may follow.
+        view: View,
+        /// Who decides.
+        voters: Vec<Member>,
+        /// Its content.
+        parcel: Parcel,
+    },
+    /// Vote for this.
+    Accept {
+        /// The view that decides.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
+        /// What shall follow.
+        value: Value,
+    },
+    /// This is what was decided (rule 9).
+    Decide {
+        /// What follows which view.
+        value: Value,
+    },
+    /// The content of a view that I am to install and have nothing staged for (rule 7).
+    Fetch {
+        /// The view that decided.
+        parent: Name,
+        /// The ballot whose promises were merged.
+        origin: Ballot,
+        /// The view to install.
+        name: Name,
+    },
+    /// Keep this write.
+    Store {
+        /// The view that it was taken in.
+        name: Name,
+        /// The write.
+        record: Record,
+        /// How far the primary is.
+        marks: Marks,
+    },
+    /// Does the view still stand? (Rule 11.)
+    Confirm {
+        /// The view.
+        name: Name,
+        /// Which life of the primary asks.
+        boot: u64,
+        /// The number of the question in that life.
+        round: u64,
+        /// How far the primary is.
+        marks: Marks,
+    },
+    /// What has this view decided?
+    Inquire {
+        /// The view.
+        name: Name,
+    },
+    /// All who must know what this view decided know it.
+    Forget {
+        /// The view.
+        name: Name,
+    },
+}
+
+/// What a replica answers.
+#[expect(clippy::large_enum_variant, reason = "promises are few, and no reply is kept")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reply {
+    /// The promise, and the state that it was given in (rule 3).
+    Promised {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
+        /// What the member has accepted, if anything.
+        accepted: Option<(Ballot, Value)>,
+        /// What the member's content of the view was installed from: the same at all members (rule 14).
+        base: Option<(Name, Ballot)>,
+        /// What it was given in this view since the number that was asked for.
+        tail: Parcel,
+    },
+    /// A higher ballot has been promised.
+    Overtaken {
+        /// The view.
+        name: Name,
+        /// The ballot that came too late.
+        ballot: Ballot,
+        /// The one that was promised.
+        promised: Ballot,
+    },
+    /// I hear the primary, and do not seal.
+    Declined {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// It is durable.
+    Staged {
+        /// The view that decides.
+        name: Name,
+        /// The ballot that was named.
+        origin: Ballot,
+        /// The view that may follow.
+        view: Name,
+    },
+    /// The vote is durable.
+    Accepted {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// I know the decision.
+    Told {
+        /// The view that decided.
+        name: Name,
+    },
+    /// I know the decision no more, or never did.
+    Forgotten {
+        /// The view that decided.
+        name: Name,
+    },
+    /// The content of a view.
+    Content {
+        /// The view.
+        name: Name,
+        /// Its content.
+        parcel: Parcel,
+    },
+    /// The write is durable.
+    Stored {
+        /// The view.
+        name: Name,
+        /// The number of the write.
+        sequence: u64,
+    },
+    /// The view stood when this was answered.
+    Confirmed {
+        /// The view.
+        name: Name,
+        /// Which life of the primary asked.
+        boot: u64,
+        /// The number of the question.
+        round: u64,
+    },
+    /// The view has been sealed here.
+    Sealed {
+        /// The view.
+        name: Name,
+    },
+    /// I do not speak for this view yet (rule 8).
+    NotInstalled {
+        /// The view.
+        name: Name,
+    },
+    /// I have nothing of this view.
+    Elsewhere {
+        /// The view.
+        name: Name,
+        /// A later view of some of its range: proof that it has decided.
+        later: Option<Name>,
+    },
+    /// It has been decided what follows this view (rule 9).
+    Decided {
+        /// What follows.
+        value: Value,
+    },
+    /// You are older than yourself: your disk is a restored copy (rule 16). Or: I am not who you think.
+    Unacceptable,
+}
+
+/// What a client wants of a register.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Operation {
+    /// Its record.
+    Get(Id),
+    /// A write, under a condition or not; a delete writes a tombstone.
+    Write(Write),
+}
+
+impl Operation {
+    /// The register.
+    pub fn id(&self) -> &Id {
+        match self {
+            Operation::Get(id) => id,
+            Operation::Write(write) => &write.id,
+        }
+    }
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Answer {
+    /// What the register holds; a tombstone is told as nothing.
+    Read(Option<Record>),
+    /// How a write ended.
+    Written(Written),
+    /// Nothing was said and nothing was done: ask again, perhaps elsewhere.
+    Refused(Refusal),
+    /// The write may happen or have happened. Only asking again with the same request id tells.
+    Unknown,
+}
+
+impl Answer {
+    pub(crate) fn read(record: Option<Record>) -> Answer {
+        Answer::Read(record.filter(Record::is_live))
+    }
+
+    /// The version that a read has seen.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Answer::Read(record) => record.as_ref().map(|record| record.version),
+            Answer::Written(Written::Done(version)) => Some(*version),
+            Answer::Written(Written::Refused(version)) => *version,
+            Answer::Refused(_) | Answer::Unknown => None,
+        }
+    }
+
+    /// The value that a read has seen.
+    pub fn value(&self) -> Option<&Content> {
+        match self {
+            Answer::Read(record) => record.as_ref().map(|record| &record.content),
+            _ => None,
+        }
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// This node is not the primary of a view of this id.
+    NotServed,
+    /// The view is changing: ask again in a moment.
+    Changing,
+    /// A write of this register is not known to have happened or not: ask again in a moment (rule 12).
+    Pending,
+    /// The request id was minted too long ago to tell whether it has been done: it is not done again (rule 13).
+    Expired,
+    /// Too much is under way: ask again in a moment.
+    Busy,
+}

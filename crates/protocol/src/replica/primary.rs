@@ -1,0 +1,262 @@
+//! What the primary of a view does for clients. Each register is one, and linearizable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
+};
+use crate::{Id, Record, Time, Version, Write, Written};
+
+/// What a primary has under way. It is not durable: whoever restarts does not serve this epoch any more (rule 10).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Lead {
+    /// The number of the last write: counted for the view, not for each register.
+    sequence: u64,
+    /// Writes that are not known to be at all members.
+    tail: BTreeMap<u64, Unstable>,
+    /// The number of the last question whether the view stands, and who has answered it.
+    round: u64,
+    confirmed: BTreeSet<Member>,
+    /// Answers that wait until it is known that the view stood after they were asked for, and by which question.
+    waiting: Vec<(u64, Token, Answer)>,
+}
+
+/// A write that is not known to be at all members.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Unstable {
+    record: Record,
+    /// Where it is durable.
+    at: BTreeSet<Member>,
+    /// Whom to tell, until that is done.
+    token: Option<Token>,
+    /// Whether a majority has it.
+    is_done: bool,
+}
+
+impl Replica {
+    /// A client wants something. The answer comes with this step or a later one; if this node stops being the primary, it is
+    /// [`Answer::Unknown`] or a refusal.
+    pub fn operate<S: Store>(&mut self, store: &mut S, now: Time, token: Token, operation: Operation) -> Step {
+        let mut turn = Turn::new(self, store, now);
+        let answer = turn.operate(token, operation);
+        turn.step.answers.extend(answer.map(|answer| (token, answer)));
+        turn.end()
+    }
+
+    /// Forgets outcomes of requests that were minted up to this mark. They are refused from now on (rule 13); members follow
+    /// with the next question or write.
+    pub fn purge<S: Store>(&mut self, store: &mut S, name: &Name, mark: u64) {
+        if self.leads.contains_key(name) {
+            store.purge(&name.area(), mark);
+        }
+    }
+}
+
+impl<S: Store> Turn<'_, S> {
+    /// The answer, if it can be given at once.
+    fn operate(&mut self, token: Token, operation: Operation) -> Option<Answer> {
+        let id = *operation.id();
+        let Some(name) = self.replica.leads.keys().find(|name| name.range.contains(&id)).copied() else {
+            return Some(Answer::Refused(self.refusal(&id)));
+        };
+        let settings = &self.replica.settings;
+        let lead = self.replica.leads.get(&name)?;
+        if lead.tail.len() >= settings.longest_tail || lead.waiting.len() >= settings.most_waiting {
+            return Some(Answer::Refused(Refusal::Busy));
+        }
+        // Rule 12: nobody knows yet whether the older or the newer content is the true one.
+        let reads_anyway = self.has_bug(Bug::ReadPending) && matches!(operation, Operation::Get(_));
+        if !reads_anyway && lead.tail.values().any(|write| !write.is_done && write.record.id == id) {
+            return Some(Answer::Refused(Refusal::Pending));
+        }
+        match operation {
+            Operation::Get(id) => {
+                let record = self.store.record(&name.area(), &id);
+                self.answer_confirmed(name, token, Answer::read(record))
+            }
+            Operation::Write(write) => self.write(name, token, write),
+        }
+    }
+
+    fn refusal(&self, id: &Id) -> Refusal {
+        let me = self.me();
+        let held = self.replica.durable.held.values();
+        let is_mine = |view: &super::View| view.range.contains(id) && view.primary == me;
+        if held.into_iter().any(|held| is_mine(&held.view)) { Refusal::Changing } else { Refusal::NotServed }
+    }
+
+    fn write(&mut self, name: Name, token: Token, write: Write) -> Option<Answer> {
+        let area = name.area();
+        // Rule 13: what has been done is told again, what may have been done and forgotten is not done again.
+        if minted(write.request) <= self.store.purged(&area) && !self.has_bug(Bug::PurgeWithoutMark) {
+            return Some(Answer::Refused(Refusal::Expired));
+        }
+        if let Some(outcome) = self.store.outcome(&area, write.request) {
+            let done = Answer::Written(Written::Done(outcome.version));
+            return self.answer_confirmed(name, token, done);
+        }
+        let present = self.store.record(&area, &write.id);
+        if !write.condition.holds(present.as_ref()) {
+            let seen = present.filter(Record::is_live).map(|record| record.version);
+            return self.answer_confirmed(name, token, Answer::Written(Written::Refused(seen)));
+        }
+        let lead = self.replica.leads.get_mut(&name)?;
+        lead.sequence += 1;
+        let version = Version { epoch: name.epoch, sequence: lead.sequence };
+        let Write { id, key, content, request, .. } = write;
+        let record = Record { id, key, content, version, request };
+        let unstable = Unstable { record: record.clone(), at: BTreeSet::new(), token: Some(token), is_done: false };
+        lead.tail.insert(lead.sequence, unstable);
+        self.store.put(&area, &record);
+        let me = self.me();
+        self.stored(me, name, version.sequence);
+        self.send_write(&name, version.sequence);
+        None
+    }
+
+    /// Asks those to keep a write who are not known to have it.
+    fn send_write(&mut self, name: &Name, sequence: u64) {
+        let marks = self.marks(name);
+        let Some(view) = self.held(name).map(|held| held.view.clone()) else { return };
+        let Some(write) = self.replica.leads.get(name).and_then(|lead| lead.tail.get(&sequence)) else { return };
+        let (record, at) = (write.record.clone(), write.at.clone());
+        for member in view.members.iter().filter(|member| !at.contains(member)) {
+            self.ask(*member, Request::Store { name: *name, record: record.clone(), marks });
+        }
+    }
+
+    /// A member has a write, durably.
+    pub(super) fn stored(&mut self, from: Member, name: Name, sequence: u64) {
+        let Some(held) = self.held(&name) else { return };
+        let (majority, all) = (held.view.majority(), held.view.members.len());
+        let majority = if self.has_bug(Bug::AcknowledgeByMinority) { 1 } else { majority };
+        let enough = if self.has_bug(Bug::CollectAtMajority) { majority } else { all };
+        let before = held.stable;
+        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
+        let Some(write) = lead.tail.get_mut(&sequence) else { return };
+        write.at.insert(from);
+        if write.at.len() >= majority {
+            write.is_done = true;
+            let done = Answer::Written(Written::Done(write.record.version));
+            self.step.answers.extend(write.token.take().map(|token| (token, done)));
+        }
+        // Rule 15: stable is what is at all members, with everything before it.
+        while lead.tail.first_key_value().is_some_and(|(_, write)| write.at.len() >= enough) {
+            lead.tail.pop_first();
+        }
+        let stable = lead.tail.first_key_value().map_or(lead.sequence, |(first, _)| first - 1);
+        if stable > before {
+            self.advance(name, Marks { stable, purged: 0 });
+        }
+    }
+
+    /// Rule 11: what a client is told of the present state waits until a majority has said, asked after the client came, that
+    /// the view still stands.
+    fn answer_confirmed(&mut self, name: Name, token: Token, answer: Answer) -> Option<Answer> {
+        if self.has_bug(Bug::UnconfirmedRead) {
+            return Some(answer);
+        }
+        let counts_old = self.has_bug(Bug::OldConfirmation);
+        let lead = self.replica.leads.get_mut(&name)?;
+        let is_idle = lead.waiting.is_empty();
+        let needed = if is_idle || !counts_old { lead.round + 1 } else { lead.round };
+        lead.waiting.push((needed, token, answer));
+        if is_idle {
+            self.ask_to_confirm(name);
+        }
+        None
+    }
+
+    /// One question serves all who were waiting when it was asked.
+    pub(super) fn ask_to_confirm(&mut self, name: Name) {
+        let (me, boot) = (self.me(), self.replica.durable.boot);
+        let marks = self.marks(&name);
+        let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
+        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
+        lead.round += 1;
+        lead.confirmed.clear();
+        let round = lead.round;
+        for member in view.others(&me) {
+            self.ask(member, Request::Confirm { name, boot, round, marks });
+        }
+        self.confirmed(me, name, boot, round);
+    }
+
+    pub(super) fn confirmed(&mut self, from: Member, name: Name, boot: u64, round: u64) {
+        let Some(majority) = self.held(&name).map(|held| held.view.majority()) else { return };
+        let is_this_life = boot == self.replica.durable.boot;
+        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
+        if !is_this_life || round != lead.round || lead.confirmed.len() >= majority {
+            return;
+        }
+        lead.confirmed.insert(from);
+        if lead.confirmed.len() < majority {
+            return;
+        }
+        let waiting = std::mem::take(&mut lead.waiting);
+        let (served, waiting) = waiting.into_iter().partition(|(needed, ..)| *needed <= round);
+        lead.waiting = waiting;
+        let go_on = !lead.waiting.is_empty();
+        let served: Vec<(u64, Token, Answer)> = served;
+        self.step.answers.extend(served.into_iter().map(|(_, token, answer)| (token, answer)));
+        if go_on {
+            self.ask_to_confirm(name);
+        }
+    }
+
+    /// The view is sealed here, or over. What was under way is left to whoever asks again.
+    pub(super) fn stop_leading(&mut self, name: &Name) {
+        let Some(lead) = self.replica.leads.remove(name) else { return };
+        let unknown = lead.tail.into_values().filter_map(|write| write.token).map(|token| (token, Answer::Unknown));
+        self.step.answers.extend(unknown);
+        let refused = lead.waiting.into_iter().map(|(_, token, _)| (token, Answer::Refused(Refusal::Changing)));
+        self.step.answers.extend(refused);
+    }
+
+    /// Sends again what a member has not answered, and asks whether the view stands: the beat by which members hear the primary.
+    pub(super) fn lead_again(&mut self, name: &Name) {
+        let Some(lead) = self.replica.leads.get(name) else { return };
+        let open: Vec<u64> = lead.tail.keys().copied().collect();
+        if open.len() >= self.replica.settings.longest_tail / 2
+            && let Some(oldest) = lead.tail.first_key_value().map(|(_, write)| write.at.clone())
+            && let Some(held) = self.held(name)
+        {
+            let missing = held.view.members.iter().filter(|member| !oldest.contains(member)).copied().collect();
+            self.step.events.push(Event::Lagging(*name, missing));
+        }
+        for sequence in open {
+            self.send_write(name, sequence);
+        }
+        self.ask_to_confirm_again(*name);
+    }
+
+    /// A question that has no majority yet is asked again under its number: a later answer is as good. Otherwise a new one is
+    /// asked, for those who may have come since.
+    fn ask_to_confirm_again(&mut self, name: Name) {
+        let (me, boot) = (self.me(), self.replica.durable.boot);
+        let marks = self.marks(&name);
+        let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
+        let Some(lead) = self.replica.leads.get(&name) else { return };
+        if lead.confirmed.len() >= view.majority() || lead.round == 0 {
+            self.ask_to_confirm(name);
+            return;
+        }
+        let (round, confirmed) = (lead.round, lead.confirmed.clone());
+        for member in view.others(&me).filter(|member| !confirmed.contains(member)) {
+            self.ask(member, Request::Confirm { name, boot, round, marks });
+        }
+    }
+
+    /// A member has sealed the view for somebody who may not get any further: then it keeps nothing in this epoch any more, and
+    /// the primary goes on in another.
+    pub(super) fn sealed_elsewhere(&mut self, name: Name) {
+        if self.replica.leads.contains_key(&name) {
+            self.replica.waits.entry(name).or_insert(self.now);
+        }
+    }
+
+    fn marks(&self, name: &Name) -> Marks {
+        let stable = self.held(name).map_or(0, |held| held.stable);
+        Marks { stable, purged: self.store.purged(&name.area()) }
+    }
+}

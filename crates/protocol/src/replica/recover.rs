@@ -1,0 +1,86 @@
+//! A range that has lost its majority for good, brought back by a person.
+//!
+//! No rule can do that: whoever is silent may have been in the majority that acknowledged a write, or may come back and go on.
+//! So a person names who is left, this refuses while a majority answers, and the view that follows is marked and has an epoch
+//! far ahead. What the lost majority had acknowledged may be gone; that promise is void, and the view says so.
+
+use std::collections::BTreeSet;
+
+use super::change::Phase;
+use super::{Change, Event, Group, Member, Name, NotProposed, Replica, Step, Store, Turn};
+use crate::{FORCED_EPOCH_STEP, Time};
+
+/// Why a forced view was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotForced {
+    /// No recovery of this view was begun here, or it has ended.
+    #[error("no recovery is under way")]
+    NotBegun,
+    /// One of those who are named has not answered; everything is as it was.
+    #[error("not all of the named survivors have answered")]
+    Silent,
+    /// A majority has answered, so nothing needs to be forced: the members are sealed, and the next tick proposes
+    /// that they go on.
+    #[error("a majority answers: the view can decide by itself")]
+    Majority,
+}
+
+impl Replica {
+    /// Begins a recovery, here at one of the survivors: asks all members to promise. When those who can answer have had the
+    /// time to, [`Replica::force`] goes on.
+    pub fn recover<S: Store>(
+        &mut self,
+        store: &mut S,
+        now: Time,
+        name: Name,
+        survivors: BTreeSet<Member>,
+    ) -> Result<Step, NotProposed> {
+        let mut turn = Turn::new(self, store, now);
+        let me = turn.me();
+        let view = turn.held(&name).map(|held| held.view.clone()).ok_or(NotProposed::NotAMember)?;
+        if !survivors.contains(&me) || !survivors.iter().all(|survivor| view.has(survivor)) {
+            return Err(NotProposed::Senseless);
+        }
+        let others = survivors.iter().copied().filter(|survivor| *survivor != me);
+        let group = Group(std::iter::once(me).chain(others).collect());
+        turn.propose(name, &Change::Members(group), Some(survivors))?;
+        Ok(turn.end())
+    }
+
+    /// Makes the forced view. If a survivor has voted for something, that may have been decided before, and is what is forced.
+    pub fn force<S: Store>(&mut self, store: &mut S, now: Time, name: Name) -> Result<Step, NotForced> {
+        let mut turn = Turn::new(self, store, now);
+        let majority = turn.held(&name).map(|held| held.view.majority()).ok_or(NotForced::NotBegun)?;
+        let proposal = turn.replica.proposals.get_mut(&name).ok_or(NotForced::NotBegun)?;
+        let survivors = proposal.survivors.clone().ok_or(NotForced::NotBegun)?;
+        let Phase::Preparing { promises, vote, .. } = &proposal.phase else { return Err(NotForced::NotBegun) };
+        if promises.len() >= majority {
+            turn.replica.proposals.remove(&name);
+            return Err(NotForced::Majority);
+        }
+        if !promises.is_superset(&survivors) {
+            return Err(NotForced::Silent);
+        }
+        let adopted = vote.as_ref().map(|(_, value)| value.clone());
+        match adopted {
+            Some(value) => turn.decide(value),
+            None => {
+                for view in &mut proposal.wanted.successors {
+                    view.epoch = name.epoch + FORCED_EPOCH_STEP;
+                    view.forced = true;
+                }
+                turn.go_on(&name);
+            }
+        }
+        Ok(turn.end())
+    }
+}
+
+impl<S: Store> Turn<'_, S> {
+    /// During a recovery nothing is done by itself, whoever answers.
+    pub(super) fn count_survivors(&mut self, name: &Name, is_majority: bool) {
+        if is_majority && self.is_preparing(name) {
+            self.step.events.push(Event::MajorityAnswers(*name));
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What is done again because nobody has answered, and what a member does by itself once it has waited long enough. Nothing
+//! here is needed for safety, and everything here may be done at any time, twice or never.
+
+use super::change::Phase;
+use std::collections::BTreeSet;
+
+use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn};
+use crate::Time;
+
+/// How many suspicion times a decision is left to the primaries of the views that follow.
+const PATIENCE: u64 = 8;
+
+impl Replica {
+    /// Time has passed. To be called at an interval, some of it by chance, well below [`super::Settings::suspicion`].
+    pub fn tick<S: Store>(&mut self, store: &mut S, now: Time) -> Step {
+        let mut turn = Turn::new(self, store, now);
+        let held: Vec<Name> = turn.replica.durable.held.keys().copied().collect();
+        for name in held {
+            turn.attend(name);
+        }
+        turn.spread_decisions();
+        turn.inquire_after_staged();
+        turn.end()
+    }
+}
+
+impl<S: Store> Turn<'_, S> {
+    fn attend(&mut self, name: Name) {
+        let Some(held) = self.held(&name) else { return };
+        if !held.installed {
+            self.elsewhere(name, self.later_than(&name));
+            self.install_staged(name);
+            return;
+        }
+        let suspicion = self.replica.settings.suspicion;
+        if self.replica.leads.contains_key(&name) {
+            self.lead_again(&name);
+            if self.replica.waits.get(&name).is_some_and(|since| self.now.since(*since) >= suspicion) {
+                self.propose_same(name);
+            }
+            return;
+        }
+        let me = self.me();
+        let is_sealed = held.promised.is_some();
+        let is_primary = held.view.primary == me;
+        let is_frozen = held.view.deferred.is_some();
+        // Members take turns by their place, so that stale suspicions cost time and not ballots.
+        let place = 1 + held.view.members.iter().position(|member| *member == me).unwrap_or_default() as u64;
+        let patience = suspicion * place;
+        if let Some(proposal) = self.replica.proposals.get(&name)
+            && self.now.since(proposal.begun) < patience
+        {
+            self.ask_again(&name);
+            return;
+        }
+        let waits = *self.replica.waits.entry(name).or_insert(self.now);
+        let heard = self.replica.heard.get(&name).copied().unwrap_or(Time::ZERO);
+        let is_late = self.now.since(waits.max(heard)) >= patience;
+        if is_primary && !is_sealed && !is_frozen {
+            // Rule 10: it has restarted.
+            self.propose_same(name);
+        } else if is_late && (is_sealed || is_frozen) {
+            // Sealed, and no decision has come: whoever sealed it may be gone.
+            self.replica.waits.insert(name, self.now);
+            self.propose_same(name);
+        } else if is_late {
+            self.replica.waits.insert(name, self.now);
+            self.step.events.push(Event::Silent(name));
+        }
+    }
+
+    fn propose_same(&mut self, name: Name) {
+        if self.replica.proposals.get(&name).is_some_and(|proposal| proposal.survivors.is_some()) {
+            return;
+        }
+        // A frozen view says no until the other decision is known: then that one is what must be driven.
+        if self.propose(name, &Change::Same, None).is_err()
+            && let Some(waits_for) = self.held(&name).and_then(|held| held.view.deferred)
+        {
+            if let Some(other) = self.held(&waits_for) {
+                // Only its own primary serves what it absorbs; anybody else can at least let it decide something.
+                let is_primary = other.view.primary == self.me();
+                let change = if is_primary { Change::Absorb { deferred: name } } else { Change::Same };
+                let _ = self.propose(waits_for, &change, None);
+            } else {
+                let others: Vec<Member> =
+                    self.held(&name).map(|held| held.view.others(&self.me()).collect()).unwrap_or_default();
+                for member in others {
+                    self.ask(member, Request::Inquire { name: waits_for });
+                }
+            }
+        }
+    }
+
+    /// Rule 9: the primary of a view that follows repeats the decision until all old members have heard it, and all new ones;
+    /// then all forget it, this node last. If the decision is still remembered after a while, others do the same: whoever was to
+    /// may be gone, and while a member is gone for good its peers remember what it has not heard.
+    fn spread_decisions(&mut self) {
+        let me = self.me();
+        let decided: Vec<(Name, super::Value)> =
+            self.replica.durable.decided.iter().map(|(name, value)| (*name, value.clone())).collect();
+        for (name, value) in decided {
+            let waits = *self.replica.waits.entry(name).or_insert(self.now);
+            let is_late = self.now.since(waits) >= PATIENCE * self.replica.settings.suspicion;
+            if !is_late && value.successors.iter().all(|view| view.primary != me) {
+                continue;
+            }
+            let new = value.successors.iter().flat_map(|view| &view.members);
+            let concerned: BTreeSet<Member> =
+                value.voters.iter().chain(new).copied().filter(|member| *member != me).collect();
+            let none = BTreeSet::new();
+            let told = self.replica.told.get(&name).unwrap_or(&none);
+            let forgotten = self.replica.forgotten.get(&name).unwrap_or(&none);
+            let untold: Vec<Member> = concerned.difference(told).copied().collect();
+            let remember: Vec<Member> = concerned.difference(forgotten).copied().collect();
+            for member in &untold {
+                self.ask(*member, Request::Decide { value: value.clone() });
+            }
+            if untold.is_empty() {
+                for member in &remember {
+                    self.ask(*member, Request::Forget { name });
+                }
+                if remember.is_empty() {
+                    self.ask(me, Request::Forget { name });
+                }
+            }
+        }
+    }
+
+    /// Something is staged here, and nothing was heard of the decision since.
+    fn inquire_after_staged(&mut self) {
+        let me = self.me();
+        let waiting: Vec<(Name, Vec<Member>)> =
+            self.replica.durable.staged.iter().map(|(label, staged)| (label.name, staged.voters.clone())).collect();
+        for (name, voters) in waiting {
+            for member in voters.into_iter().filter(|member| *member != me) {
+                self.ask(member, Request::Inquire { name });
+            }
+        }
+    }
+
+    /// Whether a proposal of this node is under way, and has not begun to ask for votes.
+    pub(super) fn is_preparing(&self, name: &Name) -> bool {
+        self.replica.proposals.get(name).is_some_and(|proposal| matches!(proposal.phase, Phase::Preparing { .. }))
+    }
+}
+
+impl Replica {
+    /// When a proposal of this node for this view was begun, if one is under way.
+    pub fn proposing_since(&self, name: &Name) -> Option<Time> {
+        self.proposals.get(name).map(|proposal| proposal.begun)
+    }
+}
