@@ -1,4 +1,5 @@
 //! The protocol holds: in all sizes, under each kind of fault and all of them, and the simulator repeats itself.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::sync::atomic::AtomicBool;
 

@@ -29,7 +29,8 @@ impl World<'_> {
     /// Puts a procedure in its lane.
     pub(crate) fn begin(&mut self, host: usize, procedure: Procedure) {
         let lane = match procedure {
-            Procedure::Settle | Procedure::Acquire { .. } => 1,
+            Procedure::Settle => 1,
+            Procedure::Acquire { .. } => 2,
             _ => 0,
         };
         self.hosts[host].lanes[lane].put(procedure);

@@ -140,7 +140,7 @@ pub(crate) struct Host {
     pub(crate) attempts: u32,
     pub(crate) beats: u64,
     pub(crate) runs: BTreeMap<u64, Run>,
-    pub(crate) lanes: [Lane; 2],
+    pub(crate) lanes: [Lane; 3],
     /// What came while it was paused.
     pub(crate) inbox: Vec<Event>,
     /// The writes that it has done, so that one that comes again is not done again.
