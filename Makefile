@@ -1,6 +1,6 @@
 # The habits of this repository. `check` only reads; `fix` writes.
 
-.PHONY: check fix test model bench ci
+.PHONY: check fix test sim model bench ci
 
 check:
 	cargo fmt --all --check
@@ -16,6 +16,10 @@ fix:
 
 test:
 	cargo test --workspace --locked
+
+# The ring simulated with more seeds and sizes than the tests have: ten thousand, with every kind of fault.
+sim:
+	cargo run --release --locked -- simulate protocol --nodes 1..64 --seeds 0..10000
 
 # The replicated views explored further than the tests do: two minutes and 1.1 GiB, once it is built.
 model:

@@ -42,6 +42,10 @@ pub(crate) struct Protocol {
     /// How many values are read or written per simulated second.
     #[arg(long, default_value_t = 4.0, value_name = "RATE", value_parser = number(0.0, 1_000.0), allow_negative_numbers = true)]
     pub(crate) operations: f64,
+    /// Which share of the members is lost for good, at once, when faults stop (with --mode liveness). By default up to a quarter,
+    /// in half of the runs in which nodes crash.
+    #[arg(long, value_name = "SHARE", value_parser = number(0.0, 0.9), allow_negative_numbers = true)]
+    pub(crate) lose: Option<f64>,
     /// How many nodes of another ring are about, which must never become part of this one.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) strangers: u16,
@@ -52,7 +56,7 @@ pub(crate) struct Protocol {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["nodes", "seeds", "duration", "faults", "mode", "successors", "churn", "operations",
+        conflicts_with_all = ["nodes", "seeds", "duration", "faults", "mode", "successors", "churn", "operations", "lose",
             "strangers", "rounds", "replay"]
     )]
     pub(crate) scenario: Option<PathBuf>,
@@ -101,6 +105,7 @@ impl Protocol {
             faults: self.faults,
             churn: self.churn,
             operations: self.operations,
+            lose: self.lose,
             strangers: self.strangers.into(),
             variant: self.variant.map_or(Variant::Zave, Protocols::variant),
             aim,

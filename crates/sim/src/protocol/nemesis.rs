@@ -257,18 +257,20 @@ impl World<'_> {
             let life = self.hosts[host].life;
             self.resumes(host, life);
         }
-        if self.setup.faults.crash > 0.0 && self.chance.random_bool(0.5) {
-            self.lose_some();
+        match self.setup.lose {
+            Some(share) => self.lose_some(share),
+            None if self.setup.faults.crash > 0.0 && self.chance.random_bool(0.5) => self.lose_some(0.25),
+            None => {}
         }
     }
 
-    /// Up to a quarter of the members crash at once and for good.
-    fn lose_some(&mut self) {
+    /// A share of the members crashes at once and for good, or as many as may be lost.
+    fn lose_some(&mut self, share: f64) {
         let mut members: Vec<usize> = (0..self.hosts.len())
             .filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live() && self.hosts[*at].member.joined)
             .collect();
         members.shuffle(&mut self.chance);
-        members.truncate(members.len() / 4);
+        members.truncate((members.len() as f64 * share) as usize);
         while !members.is_empty() && !self.may_lose(&members) {
             members.pop();
         }

@@ -49,6 +49,9 @@ pub struct Setup {
     pub churn: f64,
     /// Reads and writes per simulated second.
     pub operations: f64,
+    /// Which share of the members is lost for good, at once, in the moment in which faults stop. None: up to a quarter, in half
+    /// of the runs in which nodes crash.
+    pub lose: Option<f64>,
     /// How many nodes of another ring are about, which remember nodes of this one and are remembered by them.
     pub strangers: usize,
     /// The protocol.
@@ -74,6 +77,7 @@ impl Default for Setup {
             faults: Faults::NONE,
             churn: 0.01,
             operations: 4.0,
+            lose: None,
             strangers: 0,
             variant: Variant::Zave,
             aim: Aim::Liveness,
