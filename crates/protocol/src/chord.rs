@@ -353,6 +353,11 @@ impl Chord {
         self.membership.is_member() && self.successors.is_empty()
     }
 
+    /// Whether it is saying goodbye: it is a member until all have heard of it, but no neighbour any more.
+    pub fn is_departing(&self) -> bool {
+        self.departing
+    }
+
     /// What it owns by its ring pointers: from itself to its successor.
     pub fn due(&self) -> Interval {
         Interval::half_open(self.me.id, self.successors.first().map_or(self.me.id, |contact| contact.id))
