@@ -533,9 +533,9 @@ impl Chord {
         self.contacts.truncate(self.settings.contacts);
     }
 
-    /// Takes in the views that another node told of, and yields where they are newer.
-    pub(crate) fn reconcile(&mut self, told: &[View], events: &mut Vec<Event>) {
-        let lost = self.views.reconcile(&self.me, told);
+    /// Takes in the views that `by` told of, and yields where they are newer.
+    pub(crate) fn reconcile(&mut self, by: &Contact, told: &[View], events: &mut Vec<Event>) {
+        let lost = self.views.reconcile(&self.me, by, told);
         if !lost.is_empty() {
             self.touch();
         }
