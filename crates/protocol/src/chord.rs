@@ -353,6 +353,11 @@ impl Chord {
         self.membership.is_member() && self.successors.is_empty()
     }
 
+    /// Whether it is saying goodbye: it is a member until all have heard of it, but no neighbour any more.
+    pub fn is_departing(&self) -> bool {
+        self.departing
+    }
+
     /// What it owns by its ring pointers: from itself to its successor.
     pub fn due(&self) -> Interval {
         Interval::half_open(self.me.id, self.successors.first().map_or(self.me.id, |contact| contact.id))
@@ -528,9 +533,9 @@ impl Chord {
         self.contacts.truncate(self.settings.contacts);
     }
 
-    /// Takes in the views that another node told of, and yields where they are newer.
-    pub(crate) fn reconcile(&mut self, told: &[View], events: &mut Vec<Event>) {
-        let lost = self.views.reconcile(&self.me, told);
+    /// Takes in the views that `by` told of, and yields where they are newer.
+    pub(crate) fn reconcile(&mut self, by: &Contact, told: &[View], events: &mut Vec<Event>) {
+        let lost = self.views.reconcile(&self.me, by, told);
         if !lost.is_empty() {
             self.touch();
         }

@@ -136,7 +136,7 @@ impl Chord {
         } else if doubted {
             events.push(Event::Begin(Procedure::CheckPredecessor { candidate: Some(notifier.clone()) }));
         }
-        self.reconcile(views, events);
+        self.reconcile(&notifier, views, events);
         if self.predecessor.as_ref() == Some(&notifier) {
             self.confirm_by(views, events);
         }

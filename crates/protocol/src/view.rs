@@ -111,7 +111,8 @@ pub struct Views {
     sealing: Option<Sealing>,
     handed: VecDeque<Handed>,
     known: Vec<View>,
-    /// Views that their own primaries say they don't hold. Others may tell of them for a long time.
+    /// Views that their own primaries say they don't hold. Others may tell of them for a long time; only the primary itself
+    /// is believed.
     disowned: VecDeque<View>,
     /// The greatest epoch of what was forgotten.
     forgotten: u64,
@@ -297,9 +298,9 @@ impl Views {
         self.handed.iter().find(|handed| !handed.acknowledged).map(|handed| &handed.view)
     }
 
-    /// Takes in what others told: newer views of what is held here are yielded to, and the rest is remembered. Returns the
+    /// Takes in what `by` told: newer views of what is held here are yielded to, and the rest is remembered. Returns the
     /// views that this node had to yield to, with the part that it lost.
-    pub fn reconcile(&mut self, me: &Contact, told: &[View]) -> Vec<(Interval, View)> {
+    pub fn reconcile(&mut self, me: &Contact, by: &Contact, told: &[View]) -> Vec<(Interval, View)> {
         let mut lost = Vec::new();
         for view in told.iter().filter(|view| view.primary != *me && view.epoch < EPOCH_LIMIT) {
             let over: Vec<Interval> = self
@@ -314,6 +315,10 @@ impl Views {
                 }
                 self.cut(&part);
                 lost.push((part, view.clone()));
+            }
+            if view.primary == *by {
+                // It may have denied the view before it had heard that it was decided.
+                self.disowned.retain(|gone| gone != view);
             }
             self.remember(view);
         }
@@ -484,13 +489,27 @@ mod tests {
         let mut views = serving(View::of_one(range("1", "9"), 3, &node("1")));
         let newer = View::of_one(range("4", "6"), 5, &node("4"));
         let older = View::of_one(range("7", "8"), 2, &node("7"));
-        let lost = views.reconcile(&node("1"), &[newer.clone(), older]);
+        let lost = views.reconcile(&node("1"), &node("4"), &[newer.clone(), older]);
         assert_eq!(lost, [(range("4", "6"), newer.clone())]);
         assert_eq!(held(&views), [(range("1", "4"), 4), (range("6", "9"), 4)]);
         assert_eq!(views.first_gap(&range("1", "9")), Some(range("4", "6")));
         assert_eq!(views.holder_elsewhere(&point("5")), Some(&newer));
         let tie = View::of_one(range("6", "9"), 4, &node("f"));
-        assert_eq!(views.reconcile(&node("1"), std::slice::from_ref(&tie)), [(range("6", "9"), tie)]);
+        assert_eq!(views.reconcile(&node("1"), &node("f"), std::slice::from_ref(&tie)), [(range("6", "9"), tie)]);
+    }
+
+    #[test]
+    fn a_view_that_was_denied_too_early_is_believed_of_its_primary_alone() {
+        let (me, other, receiver) = (node("1"), node("3"), node("5"));
+        let decided = View::of_one(range("5", "9"), 4, &receiver);
+        let mut views = serving(View::of_one(range("1", "5"), 3, &me));
+        let _ = views.reconcile(&me, &other, std::slice::from_ref(&decided));
+        // The receiver has not heard of the decision yet.
+        views.disowned(&receiver, &decided.range);
+        let _ = views.reconcile(&me, &other, std::slice::from_ref(&decided));
+        assert_eq!(views.holder_elsewhere(&point("6")), None);
+        let _ = views.reconcile(&me, &receiver, std::slice::from_ref(&decided));
+        assert_eq!(views.holder_elsewhere(&point("6")), Some(&decided));
     }
 
     #[test]

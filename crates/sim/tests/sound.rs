@@ -116,3 +116,12 @@ fn rings_that_were_cut_become_one_again_with_all_their_content() {
     assert!(summary.faults.of(Kind::Partition) > 40, "{summary:?}");
     assert!(summary.passed > 20, "{summary:?}");
 }
+
+#[test]
+fn a_view_that_was_denied_before_it_had_arrived_is_believed_once_it_has() {
+    // The receiver denied a range whose decision was still under way to it. Its neighbour never believed it again, and took by
+    // force what was served.
+    let faults = "loss=0.2,duplicate=0.3".parse().unwrap();
+    let setup = Setup { nodes: (2, 9), faults, churn: 0.1, ..Setup::default() };
+    assert_eq!(run(&setup, 88, None).violation, None);
+}

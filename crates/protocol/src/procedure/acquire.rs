@@ -81,7 +81,7 @@ impl Chord {
             }
             (Then::Sealed { wanted, .. }, Ok(Reply::Refused(Refusal::NotHeld(views)))) => {
                 let mut events = Vec::new();
-                self.reconcile(&views, &mut events);
+                self.reconcile(by, &views, &mut events);
                 let holder = self.views.holder_elsewhere(&wanted.lo).map(|view| &view.primary);
                 if holder == Some(by) {
                     self.views.disowned(by, &wanted);

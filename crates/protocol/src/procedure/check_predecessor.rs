@@ -44,7 +44,7 @@ impl Chord {
         let mut events = Vec::new();
         match (then, outcome) {
             (Then::Predecessor { .. }, Ok(Reply::Neighbours { successors, views, .. })) => {
-                self.reconcile(&views, &mut events);
+                self.reconcile(by, &views, &mut events);
                 let still = self.predecessor.as_ref() == Some(by);
                 if still && successors.first() == Some(&self.me) {
                     self.confirm_by(&views, &mut events);
@@ -61,7 +61,7 @@ impl Chord {
             (Then::Candidate, Ok(Reply::Neighbours { views, .. })) => {
                 if self.predecessor.is_none() && by.id != self.me.id {
                     self.set_predecessor(Some(by.clone()), &mut events);
-                    self.reconcile(&views, &mut events);
+                    self.reconcile(by, &views, &mut events);
                 }
             }
             (Then::Predecessor { .. } | Then::Candidate, _) => {}

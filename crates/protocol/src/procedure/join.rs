@@ -133,7 +133,7 @@ impl Chord {
             }
             None => self.set_successors(owner, &[], &mut events),
         }
-        self.reconcile(views, &mut events);
+        self.reconcile(owner, views, &mut events);
         self.touch();
         events.push(Event::Begin(Procedure::Stabilize));
         Step::done(events)

@@ -65,7 +65,7 @@ impl Chord {
                     events.push(Event::Joined);
                 }
                 self.set_successors(by, &successors, &mut events);
-                self.reconcile(&views, &mut events);
+                self.reconcile(by, &views, &mut events);
                 events.push(Event::Begin(Procedure::Stabilize));
                 Step::done(events)
             }

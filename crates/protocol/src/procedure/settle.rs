@@ -114,7 +114,7 @@ impl Chord {
     ) -> Step {
         let (successors, views) = neighbours;
         let mut events = Vec::new();
-        self.reconcile(&views, &mut events);
+        self.reconcile(by, &views, &mut events);
         let between_us = Interval::half_open(by.id, self.me.id);
         let theirs = views.iter().filter(|view| view.primary == *by);
         let lacks = theirs
@@ -167,7 +167,7 @@ impl Chord {
 
     fn searched(&mut self, now: Time, search: Search, by: &Contact, successors: Vec<Contact>, views: &[View]) -> Step {
         let mut events = Vec::new();
-        self.reconcile(views, &mut events);
+        self.reconcile(by, views, &mut events);
         let step = if self.knows_holder(&search.gap, search.silent.as_ref()) {
             self.fill_gap(now)
         } else {

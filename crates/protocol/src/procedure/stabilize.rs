@@ -77,7 +77,7 @@ impl Chord {
             return self.after_loss(steps, events);
         };
         self.set_successors(by, &successors, &mut events);
-        self.reconcile(&views, &mut events);
+        self.reconcile(by, &views, &mut events);
         self.walk_back_or_notify(by, predecessor, steps, events)
     }
 
@@ -133,7 +133,7 @@ impl Chord {
                     events.push(Event::Joined);
                 }
                 self.set_successors(by, &successors, &mut events);
-                self.reconcile(&views, &mut events);
+                self.reconcile(by, &views, &mut events);
                 self.walk_back_or_notify(by, predecessor, steps, events)
             }
             // It is dead, or no member: the successor stays, and learns of me so that it can check its predecessor.
@@ -163,7 +163,7 @@ impl Chord {
             return Step::default();
         }
         if let Ok(Reply::Notified { predecessor, views }) = outcome {
-            self.reconcile(&views, &mut events);
+            self.reconcile(by, &views, &mut events);
             let was_mutual = self.mutual;
             self.mutual = predecessor.as_ref() == Some(&self.me);
             if self.mutual && !was_mutual {

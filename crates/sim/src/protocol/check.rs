@@ -171,14 +171,15 @@ impl World<'_> {
     }
 
     /// Whether a node loses all its successors at once when these are lost, too: of the members that follow it, as far as its
-    /// list reaches, each was lost of late. Who has only just joined may not be known to it yet and does not count.
+    /// list reaches, each was lost of late or says goodbye. Who has only just joined may not be known to it yet and does not count.
     pub(crate) fn loses_all(&self, place: usize, also: &[usize]) -> bool {
         let of_late = |at: u64| self.now - at <= self.at_once();
         let me = self.hosts[place].chord.me().id;
         let mut following: Vec<(Id, bool)> = Vec::new();
         for (at, host) in self.hosts.iter().enumerate().filter(|(at, host)| host.ring == 0 && *at != place) {
             let Some(joined) = host.joined_at else { continue };
-            let lost = also.contains(&at) || host.lost_at.is_some_and(of_late);
+            let goes = host.is_live() && host.chord.is_departing();
+            let lost = goes || also.contains(&at) || host.lost_at.is_some_and(of_late);
             let settled = host.is_live() && host.member.joined && !of_late(joined);
             if lost || settled {
                 following.push((me.distance(&host.chord.me().id), lost));

@@ -5,7 +5,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::faults::Kind;
-use super::host::{Disk, State};
+use super::host::{Disk, Host, State};
 use super::network::{Cut, Partition};
 use super::trace::About;
 use super::world::{Event, FATE, MS, Timer, World};
@@ -83,6 +83,10 @@ impl World<'_> {
     /// Whether these nodes may be lost: some member remains, and, where the theorem's assumption is kept, no member loses
     /// all its successors at once.
     pub(crate) fn may_lose(&self, lost: &[usize]) -> bool {
+        // Who leaves is as good as gone.
+        let leaving = |host: &Host| host.is_live() && host.chord.membership() == Membership::Leaving;
+        let leavers = (0..self.hosts.len()).filter(|at| leaving(&self.hosts[*at]));
+        let lost = &leavers.chain(lost.iter().copied()).collect::<Vec<usize>>()[..];
         let members = self
             .hosts
             .iter()

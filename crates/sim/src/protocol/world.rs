@@ -328,6 +328,10 @@ impl<'a> World<'a> {
             }
             Timer::GiveUpLeave => {
                 if self.hosts[host].chord.membership() == Membership::Leaving {
+                    if self.hosts[host].chord.is_departing() {
+                        // Those who have heard its goodbye have forgotten it.
+                        self.hosts[host].lost_at = Some(self.now);
+                    }
                     self.change(host, |chord| chord.stay());
                 }
             }
