@@ -15,7 +15,7 @@ use crate::{
 const QUESTIONS: u64 = 4;
 
 /// For how many suspicion times a node waits for its predecessor to hold its own range first.
-const WAITS: u64 = 10;
+const WAITS: u64 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Then {
