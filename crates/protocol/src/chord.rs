@@ -533,6 +533,18 @@ impl Chord {
         self.contacts.truncate(self.settings.contacts);
     }
 
+    /// Takes in whom a leaver remembered, behind those that this node knows itself, as far as there is room.
+    pub(crate) fn hear_of(&mut self, contacts: Vec<Contact>) {
+        for contact in contacts {
+            let gone = self.departed.iter().any(|(gone, _)| *gone == contact);
+            let known = contact.id == self.me.id || self.contacts.contains(&contact);
+            if !gone && !known && contact.is_well_formed() && self.contacts.len() < self.settings.contacts {
+                self.contacts.push_back(contact);
+                self.pointer_revision += 1;
+            }
+        }
+    }
+
     /// Takes in the views that `by` told of, and yields where they are newer.
     pub(crate) fn reconcile(&mut self, by: &Contact, told: &[View], events: &mut Vec<Event>) {
         let lost = self.views.reconcile(&self.me, by, told);

@@ -128,6 +128,8 @@ pub enum Request {
         predecessor: Option<Contact>,
         /// The leaver's successors, nearest first.
         successors: Vec<Contact>,
+        /// Whom the leaver remembers: of a ring that was split it may be the last one that knows the other part.
+        contacts: Vec<Contact>,
     },
     /// Call this node and ask it to join: you own its id.
     Welcome(Contact),

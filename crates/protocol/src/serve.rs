@@ -96,8 +96,9 @@ impl Chord {
                 Reply::Accepted
             }
             Request::Absorb(ranges) => self.serve_absorb(from, ranges, events),
-            Request::Departing { predecessor, successors } => {
+            Request::Departing { predecessor, successors, contacts } => {
                 self.departs(now, &from);
+                self.hear_of(contacts);
                 self.serve_departing(&from, predecessor, &successors, events);
                 Reply::Accepted
             }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use chordal_protocol::Settings;
 use chordal_sim::protocol::{Aim, Entry, Faults, Kind, Setup, Summary, run, simulate};
 
 fn sound(setup: &Setup, seeds: std::ops::Range<u64>) -> Summary {
@@ -115,6 +116,16 @@ fn rings_that_were_cut_become_one_again_with_all_their_content() {
     let summary = sound(&setup, 0..40);
     assert!(summary.faults.of(Kind::Partition) > 40, "{summary:?}");
     assert!(summary.passed > 20, "{summary:?}");
+}
+
+#[test]
+fn who_leaves_passes_on_whom_it_remembers() {
+    // The only nodes that knew both parts of a split ring left, and nobody could find the other part again.
+    let setup = Setup { nodes: (3, 8), faults: Faults::ALL, churn: 0.1, ..Setup::default() };
+    let setup = Setup { settings: Settings { successors: 3, ..setup.settings }, ..setup };
+    for seed in [25, 132] {
+        assert_eq!(run(&setup, seed, None).violation, None, "seed {seed}");
+    }
 }
 
 #[test]

@@ -123,6 +123,7 @@ impl Chord {
         let request = Request::Departing {
             predecessor: self.predecessor.clone(),
             successors: self.successors.entries().to_vec(),
+            contacts: self.contacts.iter().cloned().collect(),
         };
         Step::ask(Call::new(&next, request, Then::Told { others }), Vec::new())
     }

@@ -130,7 +130,12 @@ impl World<'_> {
                 continue;
             }
             if let Err(text) = (invariant.holds)(&snapshot, self.setup.settings.successors) {
-                self.checker.violated(invariant.name, text);
+                match invariant.name {
+                    "at_most_one_ring" | "ordered_ring" if self.misled_on_both_sides(side) => {
+                        self.outside("living nodes were taken for dead on both sides of a split".to_owned());
+                    }
+                    name => self.checker.violated(name, text),
+                }
                 return;
             }
         }
@@ -142,6 +147,16 @@ impl World<'_> {
             self.tell(About::Fault, |_| format!("outside the theorem from here on: {reason}"));
             self.checker.broken = Some(reason);
         }
+    }
+
+    /// Whether at least two members took living nodes for dead of late, for their answers were lost or late: a ring that they
+    /// stand on may close on either side of that.
+    fn misled_on_both_sides(&self, side: bool) -> bool {
+        let of_late = |at: u64| self.now - at <= self.at_once();
+        let misled = self.hosts.iter().enumerate().filter(|(place, host)| {
+            host.ring == 0 && self.network.side(*place) == side && host.misled_at.is_some_and(of_late)
+        });
+        misled.count() >= 2
     }
 
     /// Why each member that has no live successor is no fault of the protocol.
