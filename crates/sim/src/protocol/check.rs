@@ -10,8 +10,9 @@
 //! While the network is cut, each side is looked at by itself. After a cut there may be two rings, until they are one again.
 
 use chordal_protocol::invariant::{self, Member, Snapshot};
-use chordal_protocol::{Contact, Id, Membership};
+use chordal_protocol::{Contact, Id, Interval, Membership, Standing};
 
+use super::host::Host;
 use super::setup::{Aim, ROUND};
 use super::trace::About;
 use super::world::{MS, World};
@@ -225,6 +226,25 @@ impl World<'_> {
         self.place_of(&to.addr).is_some_and(|place| {
             self.hosts[place].is_live() && self.hosts[place].member.joined && self.network.connects(from, place)
         })
+    }
+
+    /// A node has taken a range by force. Nobody who lives, and could have said so, may be serving it.
+    pub(crate) fn look_for_the_living(&mut self, taker: usize, range: &Interval) {
+        let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= self.at_once());
+        if self.checker.broken.is_some() || self.checker.split || recently(self.hosts[taker].misled_at) {
+            return;
+        }
+        let serves = |host: &Host| {
+            let held = host.chord.views().held();
+            held.iter().any(|held| held.standing == Standing::Serving && held.view.range.overlaps(range))
+        };
+        let wronged = self.hosts.iter().enumerate().find(|(at, host)| {
+            *at != taker && host.ring == 0 && host.is_live() && !recently(host.lost_at) && serves(host)
+        });
+        if let Some((_, wronged)) = wronged {
+            let text = format!("{} took what {} serves", self.hosts[taker].name(), wronged.name());
+            self.checker.violated("taken_from_the_living", text);
+        }
     }
 
     /// A node says that it has lost its ring. If one of those that it knew would have answered, the protocol is wrong.

@@ -282,6 +282,7 @@ impl World<'_> {
                 Told::JoinFailed { reason, .. } => self.join_failed(host, &reason),
                 Told::Taken { range, .. } => {
                     self.tell_content(host, &event);
+                    self.look_for_the_living(host, &range);
                     self.oracle.taken(&range);
                 }
                 Told::Left => self.left(host),
