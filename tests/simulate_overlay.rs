@@ -164,7 +164,7 @@ fn nonsense_is_refused_before_the_work_and_leaves_nothing() {
         (&["bench", "--rounds", "99999999999999"], 1, "--rounds"),
         (&["chord", "--churn", "exponential:1ms"], 1, "nodes that join"),
         (&["chord", "--churn", "exponential:60s", "--join-rate", "1e300"], 1, "nodes that join"),
-        (&["kademlia", "--churn", "exponential:1000000s", "--join-rate", "50000"], 1, "GiB"),
+        (&["kademlia", "--churn", "exponential:86400s", "--join-rate", "500000"], 1, "GiB"),
         (&["compare", "--virtual", "2", "--churn", "exponential:60s"], 1, "leave out --virtual"),
     ];
     for (line, code, says) in cases {
