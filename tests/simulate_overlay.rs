@@ -139,6 +139,11 @@ fn a_trace_of_sessions_is_followed() {
     let churn = &figures["churn"];
     assert_eq!((&churn["joined"], &churn["gone"], &churn["living"]), (&1.into(), &11.into(), &30.into()));
 
+    let weeks =
+        ["kademlia", "--nodes", "50", "--lookups", "50", "--churn", "exponential:604800s", "--duration", "1209600s"];
+    let figures = lab.json(&simulate(&[&weeks[..], &["--refresh", "86400s"]].concat()));
+    assert!((50.0..150.0).contains(&number(&figures, "/churn/gone")), "two weeks of sessions of a week: {figures}");
+
     fs::write(lab.path().join("bad.csv"), "session_s\n5\nsoon\n").unwrap();
     assert!(lab.fails(&simulate(&["chord", "--churn", "trace:bad.csv"])).contains("line 3"));
     assert!(lab.fails(&simulate(&["chord", "--churn", "trace:none.csv"])).contains("none.csv"));
