@@ -7,6 +7,15 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads `2s`, `500ms`, or plain seconds such as `2` and `0.5`; more than nothing and at most a day.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, LONGEST, "a day")
+}
+
+/// The same for simulated time, which nobody has to wait for: at most ten years.
+pub(crate) fn simulated_duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, LONGEST * 3652, "ten years")
+}
+
+fn duration_up_to(text: &str, longest: Duration, called: &str) -> Result<Duration, String> {
     let wrong = || format!("a duration is `2s`, `500ms` or plain seconds, not `{text}`");
     let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 1e-3),
@@ -20,8 +29,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
     if duration < Duration::from_millis(1) {
         Err(format!("`{text}` is too short; the shortest duration is 1ms"))
-    } else if duration > LONGEST {
-        Err(format!("`{text}` is too long; the longest duration is a day"))
+    } else if duration > longest {
+        Err(format!("`{text}` is too long; the longest duration is {called}"))
     } else {
         Ok(duration)
     }

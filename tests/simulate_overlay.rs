@@ -139,6 +139,11 @@ fn a_trace_of_sessions_is_followed() {
     let churn = &figures["churn"];
     assert_eq!((&churn["joined"], &churn["gone"], &churn["living"]), (&1.into(), &11.into(), &30.into()));
 
+    let weeks =
+        ["kademlia", "--nodes", "50", "--lookups", "50", "--churn", "exponential:604800s", "--duration", "1209600s"];
+    let figures = lab.json(&simulate(&[&weeks[..], &["--refresh", "86400s"]].concat()));
+    assert!((50.0..150.0).contains(&number(&figures, "/churn/gone")), "two weeks of sessions of a week: {figures}");
+
     fs::write(lab.path().join("bad.csv"), "session_s\n5\nsoon\n").unwrap();
     assert!(lab.fails(&simulate(&["chord", "--churn", "trace:bad.csv"])).contains("line 3"));
     assert!(lab.fails(&simulate(&["chord", "--churn", "trace:none.csv"])).contains("none.csv"));
@@ -147,7 +152,7 @@ fn a_trace_of_sessions_is_followed() {
 #[test]
 fn nonsense_is_refused_before_the_work_and_leaves_nothing() {
     let lab = Lab::empty();
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 18] = [
         (&["kademlia", "--k", "0"], 2, "at least 1"),
         (&["kademlia", "--alpha", "21"], 1, "alpha (21) must not exceed k (20)"),
         (&["kademlia", "--fast-error", "101"], 2, "0 to 100"),
@@ -160,6 +165,12 @@ fn nonsense_is_refused_before_the_work_and_leaves_nothing() {
         (&["kademlia", "--csv", "no/such/directory.csv"], 1, "no/such"),
         (&["sweep", "kademlia", "--over", "alpha", "--at", "1,30"], 1, "alpha (30)"),
         (&["availability", "chord", "--rows", "2", "--columns", "2"], 1, "samples"),
+        (&["availability", "kademlia", "--samplers", "900000000", "--samples", "4000"], 1, "GiB"),
+        (&["bench", "--rounds", "99999999999999"], 1, "--rounds"),
+        (&["chord", "--churn", "exponential:1ms"], 1, "nodes that join"),
+        (&["chord", "--churn", "exponential:60s", "--join-rate", "1e300"], 1, "nodes that join"),
+        (&["kademlia", "--churn", "exponential:86400s", "--join-rate", "500000"], 1, "GiB"),
+        (&["compare", "--virtual", "2", "--churn", "exponential:60s"], 1, "leave out --virtual"),
     ];
     for (line, code, says) in cases {
         let ran = lab.tasks(&simulate(&[line, &["--csv", "a.csv"][..]].concat()[..]));

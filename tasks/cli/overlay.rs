@@ -160,13 +160,13 @@ pub(crate) struct OverlayChurn {
     #[arg(long, requires = "churn", value_parser = rate, value_name = "PER_S")]
     pub(crate) leave_rate: Option<f64>,
     /// How long it goes on; the lookups are spread over it.
-    #[arg(long, requires = "churn", default_value = "3600s", value_parser = parse::duration)]
+    #[arg(long, requires = "churn", default_value = "3600s", value_parser = parse::simulated_duration)]
     pub(crate) duration: Duration,
     /// How often a node refreshes its buckets or fingers.
-    #[arg(long, requires = "churn", default_value = "600s", value_parser = parse::duration)]
+    #[arg(long, requires = "churn", default_value = "600s", value_parser = parse::simulated_duration)]
     pub(crate) refresh: Duration,
     /// Chord: how often a node puts its successor list right.
-    #[arg(long, requires = "churn", default_value = "30s", value_parser = parse::duration)]
+    #[arg(long, requires = "churn", default_value = "30s", value_parser = parse::simulated_duration)]
     pub(crate) stabilize: Duration,
 }
 
@@ -333,7 +333,7 @@ fn delays(text: &str) -> Result<DelayRange, String> {
 
 fn churn(text: &str) -> Result<ChurnSpec, String> {
     let wrong = || format!("churn is exponential:MEAN, pareto:SHAPE:SHORTEST or trace:FILE, not `{text}`");
-    let seconds = |text: &str| parse::duration(text).map(|duration| duration.as_secs_f64());
+    let seconds = |text: &str| parse::simulated_duration(text).map(|duration| duration.as_secs_f64());
     let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
     match kind {
         "exponential" => Sessions::exponential(seconds(rest)?).map(ChurnSpec::Drawn).map_err(|error| error.to_string()),

@@ -10,8 +10,14 @@ use super::{machine, network};
 use crate::cli::{OverlayAvailability, Routing, Which};
 use crate::output::{self, Report};
 
-/// What a segment takes in memory: its key's holders and what is counted.
-const SEGMENT_BYTES: u64 = 400;
+/// What a segment or a sampler takes in memory, besides holders and samples.
+const STEP_BYTES: u64 = 400;
+
+/// What each holder of a segment takes.
+const HOLDER_BYTES: u64 = 8;
+
+/// What each sample takes while it is counted.
+const SAMPLE_BYTES: u64 = 60;
 
 /// `tasks simulate overlay availability`.
 pub(super) fn availability(task: &OverlayAvailability) -> Result<Report> {
@@ -29,8 +35,8 @@ pub(super) fn availability(task: &OverlayAvailability) -> Result<Report> {
         seed: task.network.seed,
     };
     what.check()?;
-    network::check(task.which, &task.network, task.samplers.saturating_mul(task.blocks))?;
-    machine::ensure_memory(what.steps().saturating_mul(SEGMENT_BYTES))?;
+    network::check(task.which, &task.network, 0, None)?;
+    machine::ensure_memory(memory_bytes(task, &what))?;
     let remembering = task.which == Which::Chord && task.network.mode == Routing::Cached;
     ensure!(!remembering, "samplers remember nobody: the mode is linear or fingers");
     let report = on_threads(task.network.threads, || {
@@ -60,6 +66,18 @@ pub(super) fn availability(task: &OverlayAvailability) -> Result<Report> {
         all.insert("peak_rss_bytes".to_owned(), json!(machine::peak_rss_bytes()));
     }
     Report::new(json, format!("{}{}", told(&report), files::told(&task.files)))
+}
+
+/// What seeding and sampling take, a little too much rather than too little.
+fn memory_bytes(task: &OverlayAvailability, what: &Availability) -> u64 {
+    let copies = match task.which {
+        Which::Kademlia => task.network.beta.unwrap_or(task.network.k).min(task.network.nodes),
+        Which::Chord => 1,
+    };
+    let product = |numbers: [usize; 3]| numbers.iter().fold(1u64, |all, number| all.saturating_mul(*number as u64));
+    let holders = product([what.blocks, what.rows * what.columns, copies]).saturating_mul(HOLDER_BYTES);
+    let samples = product([what.blocks, what.samplers, what.samples]).saturating_mul(SAMPLE_BYTES);
+    what.steps().saturating_mul(STEP_BYTES).saturating_add(holders).saturating_add(samples)
 }
 
 /// When each satisfied sampler had all its samples.

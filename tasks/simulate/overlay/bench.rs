@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use chordal_sim::overlay::kademlia::{Network, NetworkSettings, Settings};
 use chordal_sim::overlay::{Distribution, NodeId, on_threads};
 use plotters::prelude::SeriesLabelPosition;
@@ -14,6 +14,9 @@ use super::machine;
 use super::plot::{self, Line, Panel, Scale};
 use crate::cli::OverlayBench;
 use crate::output::{self, Report};
+
+/// The most rounds: each is kept.
+const MOST_ROUNDS: usize = 1_000_000;
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,6 +82,7 @@ struct Summary {
 /// `tasks simulate overlay bench`.
 pub(super) fn bench(task: &OverlayBench) -> Result<Report> {
     files::check(&task.files)?;
+    ensure!(task.rounds <= MOST_ROUNDS, "--rounds must be at most {MOST_ROUNDS}, not {}", task.rounds);
     for nodes in &task.sizes {
         let settings = settings(task, *nodes);
         settings.check()?;

@@ -4,16 +4,16 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::files::{self, Csv};
+use super::plot;
 use super::run::{self, Done};
-use super::{network, plot};
 use crate::cli::{OverlayRun, Which};
 use crate::output::Report;
 
 /// `tasks simulate overlay compare`: the same nodes, keys and initiators in both, one after the other.
 pub(super) fn compare(task: &OverlayRun) -> Result<Report> {
     files::check(&task.files)?;
-    network::check(Which::Kademlia, &task.work.network, task.work.lookups)?;
-    network::check(Which::Chord, &task.work.network, task.work.lookups)?;
+    run::check(Which::Kademlia, &task.work)?;
+    run::check(Which::Chord, &task.work)?;
     let kademlia = run::measure(Which::Kademlia, &task.work)?;
     let chord = run::measure(Which::Chord, &task.work)?;
     if let Some(path) = &task.files.csv {

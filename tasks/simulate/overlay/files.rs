@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::NamedTempFile;
 
 use crate::cli::OverlayFiles;
 
@@ -15,6 +17,9 @@ pub(super) fn check(files: &OverlayFiles) -> Result<()> {
         ensure!(path.file_name().is_some() && !path.is_dir(), "{}: that is no file name", path.display());
         let directory = directory(path);
         ensure!(directory.is_dir(), "{}: there is no such directory to write to", directory.display());
+        if !is_special(path) {
+            temporary(&target(path)).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
     if let Some(plot) = &files.plot
         && plot.extension().is_none_or(|extension| extension != "svg")
@@ -25,17 +30,37 @@ pub(super) fn check(files: &OverlayFiles) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file by way of a temporary one beside it, so that it is never there in part.
+/// Writes a file by way of a temporary one beside it, so that it is never there in part. A link stays a link; a device or a
+/// pipe is written to as it is.
 pub(super) fn write(path: &Path, content: &str) -> Result<()> {
     let written = (|| {
-        let mut prefix = OsString::from(".");
-        prefix.push(path.file_name().unwrap_or_default());
-        let mut file = tempfile::Builder::new().prefix(&prefix).permissions(mode()).tempfile_in(directory(path))?;
+        if is_special(path) {
+            return fs::write(path, content);
+        }
+        let target = target(path);
+        let mut file = temporary(&target)?;
         file.write_all(content.as_bytes())?;
         file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|error| error.error)
+        file.persist(target).map(drop).map_err(|error| error.error)
     })();
     written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A file beside this one, which is gone again unless it is given another name.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    tempfile::Builder::new().prefix(&prefix).permissions(mode()).tempfile_in(directory(path))
+}
+
+/// Whether there is something that must not be replaced by a file: a device, a pipe, a socket.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir())
+}
+
+/// Where a link leads to; the path itself if it is none.
+fn target(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// What other files get: the umask takes away what it must.
@@ -98,6 +123,28 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,b\n1,x\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write(&dir.path().join("no/such/a.csv"), "").is_err());
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_a_pipe_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, real, pipe) = (dir.path().join("link.csv"), dir.path().join("real.csv"), dir.path().join("pipe"));
+        fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink("real.csv", &link).unwrap();
+        write(&link, "new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let files = OverlayFiles { csv: Some(pipe.clone()), plot: None };
+        check(&files).unwrap();
+        let reading = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        write(&pipe, "through").unwrap();
+        assert_eq!(reading.join().unwrap(), "through");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "nothing else is there");
     }
 
     #[test]

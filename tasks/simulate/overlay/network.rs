@@ -13,6 +13,9 @@ use crate::cli::{ChurnSpec, OverlayNetwork, OverlayWork, Which};
 /// What a row of a report takes in memory, roughly.
 const ROW_BYTES: u64 = 200;
 
+/// What stays of a node that has joined, when it has gone: its hash, an empty table, and what it still would have done.
+const JOINED_BYTES: u64 = 300;
+
 fn conditions(asked: &OverlayNetwork) -> Conditions {
     Conditions {
         fast_error: asked.fast_error,
@@ -53,21 +56,23 @@ pub(super) fn chord(asked: &OverlayNetwork) -> RingSettings {
     }
 }
 
-/// Refuses a network that makes no sense or does not fit into memory, with so many lookups in it.
-pub(super) fn check(which: Which, asked: &OverlayNetwork, lookups: usize) -> Result<()> {
-    let bytes = match which {
-        Which::Kademlia => {
-            let settings = kademlia(asked);
-            settings.check()?;
-            settings.memory_bytes()
-        }
-        Which::Chord => {
-            let settings = chord(asked);
-            settings.check()?;
-            settings.memory_bytes()
-        }
-    };
-    machine::ensure_memory(bytes.saturating_add(lookups as u64 * ROW_BYTES))
+/// Refuses a network that makes no sense or does not fit into memory, with so many lookups in it and all that come and go.
+pub(super) fn check(which: Which, asked: &OverlayNetwork, lookups: usize, churn: Option<&Churn>) -> Result<()> {
+    match which {
+        Which::Kademlia => kademlia(asked).check()?,
+        Which::Chord => chord(asked).check()?,
+    }
+    let mut most = asked.clone();
+    let mut bytes = lookups as u64 * ROW_BYTES;
+    if let Some(churn) = churn {
+        churn.check_in(asked.nodes)?;
+        most.nodes = most.nodes.saturating_add(churn.growth() as usize);
+        bytes = bytes.saturating_add(churn.joins(asked.nodes) as u64 * JOINED_BYTES);
+    }
+    machine::ensure_memory(bytes.saturating_add(match which {
+        Which::Kademlia => kademlia(&most).memory_bytes(),
+        Which::Chord => chord(&most).memory_bytes(),
+    }))
 }
 
 /// Builds a network, on all threads of the pool that this is called in.

@@ -53,7 +53,9 @@ impl Scale {
 }
 
 fn grouped(number: f64) -> String {
-    if number < 10.0 {
+    if number < 0.001 {
+        format!("{number:.0e}")
+    } else if number < 10.0 {
         format!("{number:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
     } else {
         format!("{number:.0}")

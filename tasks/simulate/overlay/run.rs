@@ -97,16 +97,26 @@ pub(super) fn run(which: Which, task: &OverlayRun) -> Result<Report> {
     Report::new(&done.figures, text)
 }
 
+/// Refuses what makes no sense or does not fit into memory.
+pub(super) fn check(which: Which, asked: &OverlayWork) -> Result<()> {
+    checked(which, asked).map(drop)
+}
+
 /// Makes a network and does the lookups in it. Everything is checked before anything is done.
 pub(super) fn measure(which: Which, asked: &OverlayWork) -> Result<Done> {
+    let (asked, workload, churn) = checked(which, asked)?;
+    on_threads(asked.network.threads, || measure_here(which, &asked, &workload, churn.as_ref()))
+}
+
+fn checked(which: Which, asked: &OverlayWork) -> Result<(OverlayWork, Workload, Option<Churn>)> {
     let mut asked = asked.clone();
     let workload = network::workload(&asked);
     workload.check()?;
     let churn = network::churn(&mut asked)?;
     let several = which == Which::Chord && asked.network.virtual_nodes > 1;
     ensure!(churn.is_none() || !several, "nodes come and go one by one: leave out --virtual or --churn");
-    network::check(which, &asked.network, asked.lookups)?;
-    on_threads(asked.network.threads, || measure_here(which, &asked, &workload, churn.as_ref()))
+    network::check(which, &asked.network, asked.lookups, churn.as_ref())?;
+    Ok((asked, workload, churn))
 }
 
 fn measure_here(which: Which, asked: &OverlayWork, workload: &Workload, churn: Option<&Churn>) -> Result<Done> {

@@ -5,7 +5,6 @@ use plotters::prelude::SeriesLabelPosition;
 use serde_json::{Value, json};
 
 use super::files::{self, Csv};
-use super::network;
 use super::plot::{self, Line, Panel, Scale};
 use super::run::{self, Figures};
 use crate::cli::{OverlaySweep, OverlayWork, Parameter, Which};
@@ -24,7 +23,7 @@ pub(super) fn sweep(task: &OverlaySweep) -> Result<Report> {
     let asked: Vec<(f64, OverlayWork)> =
         task.at.iter().map(|at| Ok((*at, with(&task.work, task.over, *at)?))).collect::<Result<_>>()?;
     for (_, work) in &asked {
-        network::check(task.which, &work.network, work.lookups)?;
+        run::check(task.which, work)?;
     }
     let mut points = Vec::with_capacity(asked.len());
     for (at, work) in &asked {
@@ -117,13 +116,18 @@ fn csv(over: Parameter, points: &[Point]) -> String {
             &it.recall,
             &it.failures,
             &it.bytes_per_lookup,
-            &load.map_or(0.0, |load| load.questions_max_over_mean),
-            &load.map_or(0.0, |load| load.keys_max_over_mean),
-            &load.and_then(|load| load.range_max_over_mean).unwrap_or_default(),
-            &it.peak_rss_bytes.unwrap_or_default(),
+            &cell(load.map(|load| load.questions_max_over_mean)),
+            &cell(load.map(|load| load.keys_max_over_mean)),
+            &cell(load.and_then(|load| load.range_max_over_mean)),
+            &cell(it.peak_rss_bytes),
         ]);
     }
     csv.text().to_owned()
+}
+
+/// What was not measured is an empty cell.
+fn cell(measured: Option<impl ToString>) -> String {
+    measured.map(|it| it.to_string()).unwrap_or_default()
 }
 
 fn panels(which: Which, over: Parameter, points: &[Point]) -> Vec<Panel> {

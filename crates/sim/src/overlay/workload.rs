@@ -26,7 +26,7 @@ const BATCH: usize = 256;
 pub struct Workload {
     /// How many.
     pub lookups: usize,
-    /// How many nodes begin them, drawn among the living; 0 stands for all.
+    /// How many nodes begin them, different ones drawn among the living; 0 stands for all, as does any number beyond.
     pub initiators: usize,
     /// Whether each key has a value, stored before anybody died at once, and the lookup ends with it.
     pub values: bool,
@@ -182,12 +182,15 @@ impl Workload {
     fn starts(&self, members: &Members) -> Vec<NodeId> {
         let living = members.in_order();
         let mut rng = stream(self.seed, Use::Initiators, 0);
-        let mut draw = |from: &[NodeId]| from[rng.random_range(0..from.len())];
-        if self.initiators == 0 {
-            return (0..self.lookups).map(|_| draw(living)).collect();
+        let mut some = living.to_vec();
+        if (1..living.len()).contains(&self.initiators) {
+            for at in 0..self.initiators {
+                let drawn = rng.random_range(at..some.len());
+                some.swap(at, drawn);
+            }
+            some.truncate(self.initiators);
         }
-        let some: Vec<NodeId> = (0..self.initiators).map(|_| draw(living)).collect();
-        (0..self.lookups).map(|_| draw(&some)).collect()
+        (0..self.lookups).map(|_| some[rng.random_range(0..some.len())]).collect()
     }
 
     /// The lookups by what they share: overheads, what an initiator remembers, or nothing.
@@ -264,6 +267,16 @@ mod tests {
             let one = on(1);
             assert!(one == on(2) && one == on(7), "{conditions:?}, reset every {reset_every}");
         }
+    }
+
+    #[test]
+    fn as_many_nodes_begin_lookups_as_are_asked_for() {
+        let network = network(100, 1, Conditions::default());
+        let beginning = |initiators| {
+            let rows = Workload { initiators, ..work(2000) }.run(&network, &|_| {}).rows;
+            rows.iter().map(|row| row.from).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!([1, 7, 80, 100, usize::MAX, 0].map(beginning), [1, 7, 80, 100, 100, 100]);
     }
 
     #[test]

@@ -253,6 +253,8 @@ impl Simulated for Ring {
 
     fn leave(&mut self, node: NodeId) {
         self.members.remove(node);
+        // Nobody will ask it any more, and those that have gone may be many more than those that live.
+        self.links[node as usize] = Links::default();
     }
 
     fn stabilizes(&self) -> bool {

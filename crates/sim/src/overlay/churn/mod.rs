@@ -21,7 +21,7 @@ use self::sessions::micros_of_s;
 use super::SettingsError;
 use super::conditions::Micros;
 use super::connection::Traffic;
-use super::members::NodeId;
+use super::members::{MOST_NODES, NodeId};
 use super::rng::{Rng, Use, stream};
 use super::settings_error::positive;
 use super::simulated::Simulated;
@@ -108,6 +108,34 @@ impl Churn {
         if self.leave_rate == 0.0 { Ok(()) } else { positive("the leave rate", self.leave_rate) }
     }
 
+    /// How many nodes join in a network of so many, a little too many rather than too few.
+    pub fn joins(&self, nodes: usize) -> f64 {
+        if let Sessions::Replayed(rows) = &self.sessions {
+            return rows.len() as f64;
+        }
+        // Sessions that go on when all is over count as having ended: one more for each node.
+        let ends = nodes as f64 * (self.duration_s / self.sessions.mean_within(self.duration_s) + 1.0);
+        self.join_rate.map_or(ends + self.leave_rate * self.duration_s, |rate| rate * self.duration_s)
+    }
+
+    /// By how many nodes a network grows at most, about: they join at a rate of their own or as a trace says.
+    pub fn growth(&self) -> f64 {
+        match (&self.sessions, self.join_rate) {
+            (Sessions::Replayed(rows), None) => rows.len() as f64,
+            (Sessions::Replayed(rows), Some(rate)) => rows.len() as f64 + rate * self.duration_s,
+            (sessions, Some(rate)) => rate * sessions.mean_within(self.duration_s),
+            (_, None) => 0.0,
+        }
+    }
+
+    /// Refuses what makes no sense in a network of so many nodes: more that join than can be numbered.
+    pub fn check_in(&self, nodes: usize) -> Result<(), SettingsError> {
+        self.check()?;
+        let (asked, most) = (self.joins(nodes) as usize, MOST_NODES.saturating_sub(nodes));
+        let name = "the number of nodes that join";
+        if asked > most { Err(SettingsError::TooMany { name, asked, most }) } else { Ok(()) }
+    }
+
     /// Lets nodes come and go and does the lookups of the workload meanwhile. `progress` is called with the number of
     /// lookups done.
     pub fn run(
@@ -116,7 +144,7 @@ impl Churn {
         workload: &Workload,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ChurnReport, SettingsError> {
-        self.check()?;
+        self.check_in(overlay.members().living())?;
         workload.check()?;
         let traffic = Traffic::new(overlay.conditions(), stream(workload.seed, Use::Lookup, 0));
         let rng = stream(workload.seed, Use::Churn, 0);
@@ -298,10 +326,12 @@ impl Running<'_> {
 fn windows(rows: &[LookupRow], begun: &[f64], living: &[usize], duration_s: f64) -> Vec<Window> {
     let length = duration_s / WINDOWS as f64;
     let mut windows = Vec::new();
+    let mut hi = 0;
     for window in 0..WINDOWS {
         let until_s = length * (window + 1) as f64;
-        let lo = begun.partition_point(|at| *at < until_s - length);
-        let hi = begun.partition_point(|at| *at < until_s);
+        // Each lookup is in one window, also one that begins where two meet.
+        let lo = hi;
+        hi = begun.partition_point(|at| *at < until_s);
         let rows = &rows[lo..hi];
         if let Some(last) = living[lo..hi].last() {
             let mean = |of: &dyn Fn(&LookupRow) -> f64| rows.iter().map(of).sum::<f64>() / rows.len() as f64;

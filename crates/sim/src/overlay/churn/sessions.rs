@@ -92,6 +92,24 @@ impl Sessions {
         }
     }
 
+    /// How long nodes stay on average, if what lies beyond `end_s` seconds does not count.
+    pub(super) fn mean_within(&self, end_s: f64) -> f64 {
+        match self {
+            Sessions::Exponential { mean_s } => -mean_s * (-end_s / mean_s).exp_m1(),
+            Sessions::Pareto { shortest_s, .. } if *shortest_s >= end_s => end_s,
+            Sessions::Pareto { shape, shortest_s } => {
+                // The integral of (shortest / t)^shape from the shortest to the end.
+                let (power, ratio) = (1.0 - shape, end_s / shortest_s);
+                let beyond = if power.abs() < 1e-9 { ratio.ln() } else { (ratio.powf(power) - 1.0) / power };
+                shortest_s * (1.0 + beyond)
+            }
+            Sessions::Measured(lengths) => {
+                lengths.iter().map(|length| length.min(end_s)).sum::<f64>() / lengths.len() as f64
+            }
+            Sessions::Replayed(_) => end_s,
+        }
+    }
+
     /// How long a node stays that has just come.
     pub(super) fn draw(&self, rng: &mut Rng) -> Micros {
         // From (0, 1]: its logarithm is finite.
@@ -136,6 +154,24 @@ mod tests {
         assert_eq!((measured[0], measured[49_999]), (1.0, 5.0));
         let fives = measured.iter().filter(|it| **it == 5.0).count() as f64 / 50_000.0;
         assert!((fives - 1.0 / 3.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn means_are_those_of_what_is_drawn() {
+        let measured = Sessions::Measured(vec![1.0, 50.0, 5000.0]);
+        for sessions in [
+            Sessions::exponential(600.0).unwrap(),
+            Sessions::pareto(2.0, 60.0).unwrap(),
+            Sessions::pareto(1.0, 60.0).unwrap(),
+            Sessions::pareto(0.5, 60.0).unwrap(),
+            measured,
+        ] {
+            for end_s in [30.0, 1000.0] {
+                let drawn = sorted(&sessions).iter().map(|it| it.min(end_s)).sum::<f64>() / 50_000.0;
+                let mean = sessions.mean_within(end_s);
+                assert!((mean / drawn - 1.0).abs() < 0.02, "{sessions:?} within {end_s}: {mean} {drawn}");
+            }
+        }
     }
 
     #[test]

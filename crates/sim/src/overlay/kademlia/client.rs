@@ -125,6 +125,10 @@ impl<'a> Client<'a> {
         let holds = |node: NodeId| segments.get(&node).is_some_and(|held| held.contains_key(key));
         let search = Search { from: self.node, key: *key, holds: Some(&holds), stop_at_value };
         let found = run(world, &search, traffic);
+        if let Some(other) = found.value_from.filter(|node| *node != self.node) {
+            let held = segments.get(&other).and_then(|held| held.get(key));
+            traffic.metrics.bytes += held.map_or(0, Vec::len) as u64;
+        }
         let network = &*self.network;
         let truth = network.closest_nodes(key, network.settings().kademlia.beta);
         let right = truth.iter().filter(|node| found.closest.contains(node)).count();

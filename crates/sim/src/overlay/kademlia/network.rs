@@ -266,12 +266,14 @@ impl Connection {
             found.iter().map(|near| (near.node, hashes[near.node as usize].xor_distance(key))).collect();
         network.traffic.metrics.question_answered(closest.len());
         let value = network.segment(self.to(), key).map(<[u8]>::to_vec);
+        network.traffic.metrics.bytes += value.as_ref().map_or(0, Vec::len) as u64;
         Answer { closest, value, delay_us: self.question_delay_us() }
     }
 
     /// Stores a segment at the other side, under the hash of its bytes.
     pub fn store(&self, network: &mut Network, segment: &[u8]) -> Receipt<Hash> {
         network.traffic.metrics.bytes += segment.len() as u64;
+        network.traffic.metrics.question_answered(0);
         Receipt { outcome: network.keep(self.to(), segment), delay_us: self.question_delay_us() }
     }
 
@@ -279,6 +281,7 @@ impl Connection {
     pub fn retrieve(&self, network: &mut Network, key: &Hash) -> Receipt<Option<Vec<u8>>> {
         let outcome = network.segment(self.to(), key).map(<[u8]>::to_vec);
         network.traffic.metrics.question_answered(0);
+        network.traffic.metrics.bytes += outcome.as_ref().map_or(0, Vec::len) as u64;
         Receipt { outcome, delay_us: self.question_delay_us() }
     }
 }

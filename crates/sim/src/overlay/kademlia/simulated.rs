@@ -1,6 +1,7 @@
 //! A network as workloads drive it.
 
 use super::network::Network;
+use super::table::RoutingTable;
 use super::{Search, run};
 use crate::overlay::conditions::Conditions;
 use crate::overlay::connection::Traffic;
@@ -59,6 +60,8 @@ impl Simulated for Network {
 
     fn leave(&mut self, node: NodeId) {
         self.members.remove(node);
+        // Nobody will ask it any more, and those that have gone may be many more than those that live.
+        self.tables[node as usize] = RoutingTable::new(node, self.settings.kademlia.k);
     }
 
     fn stabilizes(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A whole network against what is computed by looking at all pairs.
 
 use super::*;
-use crate::overlay::{Conditions, DelayRange, Hash, NodeId};
+use crate::overlay::{ANSWER_BYTES, Conditions, DelayRange, Hash, NodeId};
 
 fn network(nodes: usize, k: usize, seed: u64) -> Network {
     let kademlia = Settings { k, beta: k, ..Settings::default() };
@@ -167,8 +167,11 @@ fn segments_are_provided_found_and_retrieved() {
     let answer = connection.closest_nodes(&mut network, &provided.key);
     assert_eq!(answer.value.as_deref(), Some(&b"row 3, column 9"[..]));
     assert_eq!(answer.closest.len(), 20);
+    let bytes = network.metrics().bytes;
     let key = connection.store(&mut network, b"by hand").outcome;
     assert_eq!(connection.retrieve(&mut network, &key).outcome.as_deref(), Some(&b"by hand"[..]));
+    let moved = network.metrics().bytes - bytes;
+    assert_eq!(moved, 2 * (ANSWER_BYTES + 7), "the segment there and back, and an answer to either");
 }
 
 #[test]
