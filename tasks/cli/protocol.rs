@@ -50,7 +50,7 @@ pub(crate) struct Protocol {
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) strangers: u16,
     /// How many rounds of stabilizing a ring may take to become ideal once faults have stopped.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) rounds: u64,
     /// Play this scenario instead of seeds, and tell what happens.
     #[arg(

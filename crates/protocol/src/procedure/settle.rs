@@ -123,7 +123,7 @@ impl Chord {
         let points = self.predecessor.as_ref() == Some(by) && successors.first() == Some(&self.me);
         let holder = self.views.holder_elsewhere(&gap.lo).map(|view| view.primary.clone());
         let step = match (holder.filter(|holder| *holder != self.me), silent) {
-            (Some(holder), silent) if Some(&holder) != silent.as_ref() => self.fill_gap(now),
+            (Some(holder), silent) if Some(&holder) != silent.as_ref() => self.ask_another(now, &gap, silent.as_ref()),
             _ if !(holds && points) => {
                 self.orphaned_since = None;
                 Step::default()
@@ -149,6 +149,16 @@ impl Chord {
         holder.is_some_and(|holder| *holder != self.me && Some(holder) != silent)
     }
 
+    /// A later holder is known than the one that was silent. That one is not asked again because others still tell of it, or two
+    /// who are both dead would be asked in turn for ever.
+    fn ask_another(&mut self, now: Time, gap: &Interval, silent: Option<&Contact>) -> Step {
+        if let Some(silent) = silent {
+            self.views.disowned(silent, gap);
+            self.touch();
+        }
+        self.fill_gap(now)
+    }
+
     /// Asks the next node on the way round the ring.
     fn search(&mut self, now: Time, mut search: Search) -> Step {
         if search.left == 0 {
@@ -169,7 +179,7 @@ impl Chord {
         let mut events = Vec::new();
         self.reconcile(by, views, &mut events);
         let step = if self.knows_holder(&search.gap, search.silent.as_ref()) {
-            self.fill_gap(now)
+            self.ask_another(now, &search.gap, search.silent.as_ref())
         } else {
             self.search(now, Search { at: by.clone(), ahead: successors, ..search })
         };

@@ -81,7 +81,7 @@ impl Default for Setup {
             strangers: 0,
             variant: Variant::Zave,
             aim: Aim::Liveness,
-            rounds: 200,
+            rounds: 600,
             patience: (400, 3),
             settings: Settings::default(),
         }
