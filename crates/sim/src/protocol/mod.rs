@@ -1,6 +1,6 @@
 //! Whole rings of `chordal-protocol` nodes under faults: the code that the daemon runs, driven over an event heap.
 //!
-//! [`run`] plays one seed and [`simulate`] many; a [`Scenario`] is written down by hand. What a run is to be stands in a
+//! [`run()`] plays one seed and [`simulate`] many; a [`Scenario`] is written down by hand. What a run is to be stands in a
 //! [`Setup`], and the same setup and seed give the same run, step by step. A machine (`host`) has a node, a disk and the
 //! procedures that it is in the middle of; `world` is the event loop, `drive` does what the daemon's driver does, `nemesis`
 //! and `network` do the harm, `operations` are the clients, and `check` looks after every step whether what must hold does.
