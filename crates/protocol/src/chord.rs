@@ -468,6 +468,14 @@ impl Chord {
         self.revision += 1;
     }
 
+    /// Somebody has come to a ring of one. That is no hint like other pointers: if the first node forgot it in a crash, it would
+    /// begin its ring a second time.
+    fn no_longer_alone(&mut self) {
+        if self.successors.is_empty() {
+            self.touch();
+        }
+    }
+
     pub(crate) fn set_predecessor(&mut self, contact: Option<Contact>, events: &mut Vec<Event>) {
         if self.predecessor == contact {
             return;
@@ -475,6 +483,7 @@ impl Chord {
         self.pointer_revision += 1;
         if let Some(contact) = &contact {
             self.remember(contact);
+            self.no_longer_alone();
         }
         self.predecessor = contact.clone();
         events.push(Event::Predecessor(contact));
@@ -482,6 +491,7 @@ impl Chord {
 
     /// Adopts a successor that has answered, with its list. Who has said goodbye may still stand in that.
     pub(crate) fn set_successors(&mut self, head: &Contact, tail: &[Contact], events: &mut Vec<Event>) {
+        self.no_longer_alone();
         let before = self.successors.first().cloned();
         let departed = &self.departed;
         let staying = tail.iter().filter(|contact| departed.iter().all(|(gone, _)| gone != *contact));

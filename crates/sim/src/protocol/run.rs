@@ -34,6 +34,8 @@ pub struct Outcome {
     pub hops: Vec<u32>,
     /// How many reads and writes came to their end, and how many got no answer.
     pub operations: (u64, u64),
+    /// How many ranges were taken by force although a living node served them.
+    pub taken_from_living: u64,
     /// How many keys were in a range that was taken by force.
     pub forked: usize,
 }
@@ -100,6 +102,7 @@ pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Opt
         rounds_to_ready: rounds.1,
         hops: world.hops,
         operations: (world.oracle.done, world.oracle.unavailable),
+        taken_from_living: world.checker.taken_from_living,
         forked: world.oracle.forked(),
     }
 }
