@@ -225,7 +225,7 @@ fn as_text(told: &Told<'_>) -> String {
     }
     let runs = if summary.runs == 1 { "1 run".to_owned() } else { format!("{} runs", summary.runs) };
     lines.push(format!(
-        "{runs}: {} passed, {} failed, {} were outside the theorem (a node lost all its successors at once)",
+        "{runs}: {} passed, {} failed, {} were outside the theorem (a node lost all its successors at once, or took living ones for dead)",
         summary.passed,
         summary.failures.len(),
         summary.assumption_broken

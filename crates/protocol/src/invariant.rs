@@ -227,11 +227,6 @@ impl<'a> Snapshot<'a> {
         let (cycles, leads_to_a_ring) = cycles(&best);
         Snapshot { members, outsider, best, cycles, leads_to_a_ring }
     }
-
-    /// How many members there are.
-    pub fn members(&self) -> usize {
-        self.members.len()
-    }
 }
 
 /// The cycles of a graph in which everybody points to one other at most, and who leads to one: walk from each until something

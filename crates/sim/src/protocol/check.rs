@@ -270,8 +270,8 @@ impl World<'_> {
 
     /// A node that has lost its successors must not go on alone: that would be a second ring. One that leaves goes all the
     /// same, with its hands full.
-    pub(crate) fn look_for_second_ring(&mut self, host: usize, before: &[Contact]) {
-        self.hosts[host].last_list = before.to_vec();
+    pub(crate) fn look_for_second_ring(&mut self, host: usize, before: Vec<Contact>) {
+        self.hosts[host].last_list = before;
         let chord = &self.hosts[host].chord;
         match chord.membership() {
             Membership::Joined if chord.successors().is_empty() => {

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use chordal_protocol::{
-    Call, Chord, Contact, Envelope, Event as Told, Membership, Outcome, Procedure, Record, Refusal, Reply, Request,
-    Step, Time, Unreachable, Written,
+    Call, Chord, Contact, Envelope, Event as Told, Outcome, Procedure, Record, Refusal, Reply, Request, Step, Time,
+    Unreachable, Written,
 };
 use rand::RngExt;
 
@@ -145,9 +145,8 @@ impl World<'_> {
         }
         if own {
             let back = Back { host, life: self.hosts[host].life, run: number, number: 0 };
-            if let Some(reply) = self.serve(host, envelope) {
-                self.at(0, Event::Answered { back, outcome: Ok(reply) });
-            }
+            let reply = self.serve(host, envelope);
+            self.at(0, Event::Answered { back, outcome: Ok(reply) });
         } else {
             self.attempt(host, number);
         }
@@ -182,17 +181,16 @@ impl World<'_> {
         self.tell(About::Message, |world| {
             format!("{} -> {}  {}", name(&envelope.from), world.hosts[at].name(), question(&envelope.request))
         });
-        if let Some(reply) = self.serve(at, envelope) {
-            self.send_back(at, back, Ok(reply));
-        }
+        let reply = self.serve(at, envelope);
+        self.send_back(at, back, Ok(reply));
     }
 
-    /// Answers a question as the daemon does. None if the node was ended by it.
-    fn serve(&mut self, at: usize, envelope: Envelope) -> Option<Reply> {
+    /// Answers a question as the daemon does.
+    fn serve(&mut self, at: usize, envelope: Envelope) -> Reply {
         if let Request::Write(write) = &envelope.request
             && let Some(version) = self.hosts[at].recent.get(&write.request)
         {
-            return Some(Reply::Written(Written::Done(*version)));
+            return Reply::Written(Written::Done(*version));
         }
         let now = self.time();
         let answer = self.change(at, |chord| chord.serve(now, envelope));
@@ -224,7 +222,7 @@ impl World<'_> {
             }
         };
         self.happened(at, answer.events);
-        Some(reply)
+        reply
     }
 
     /// An answer has come, for a question that may not wait for it any more.
@@ -259,11 +257,10 @@ impl World<'_> {
         let now = self.time();
         match asking.call {
             Some(call) => {
-                let had = !self.hosts[host].chord.successors().is_empty();
-                let before = had.then(|| self.hosts[host].chord.successors().to_vec());
+                let before = self.hosts[host].chord.successors().to_vec();
                 let step = self.change(host, |chord| chord.resume(now, call, outcome));
-                if let Some(before) = before {
-                    self.look_for_second_ring(host, &before);
+                if !before.is_empty() {
+                    self.look_for_second_ring(host, before);
                 }
                 self.apply(host, number, step);
             }
@@ -312,9 +309,7 @@ impl World<'_> {
 
     /// Who goes with its hands full may come back with what it has; its machine stands.
     fn left(&mut self, host: usize) {
-        if self.hosts[host].chord.views().held().is_empty() || self.hosts[host].chord.membership() != Membership::Left {
-            self.tell_change(|world| format!("{} has left", world.hosts[host].name()));
-        }
+        self.tell_change(|world| format!("{} has left", world.hosts[host].name()));
         let full = !self.hosts[host].chord.views().held().is_empty();
         self.gone(host);
         if full {

@@ -48,7 +48,10 @@ impl World<'_> {
                     operation.stage = Stage::Routing(lookup);
                     hop.contact
                 }
-                Err(_) => return,
+                Err(_) => {
+                    self.oracle.unavailable += 1;
+                    return;
+                }
             },
             None => self.hosts[host].chord.me().clone(),
         };
