@@ -88,7 +88,7 @@ pub struct Answer {
 pub enum Outcome {
     /// The reply.
     Reply(Reply),
-    /// Read this register, then make sure that it is still served here ([`Chord::admit_read`]).
+    /// Read this register, then make sure that it is still served here ([`Chord::admit_read`](crate::Chord::admit_read)).
     Read(Id),
     /// Write to this register with this version.
     Write(Write, Version),
