@@ -37,7 +37,7 @@ impl Kind {
     pub(crate) fn of(request: &Request) -> Kind {
         match request {
             Request::Route { .. } => Kind::Route,
-            Request::Hello | Request::Neighbours | Request::Notify(_) | Request::Departing { .. } => Kind::Ring,
+            Request::Hello | Request::Neighbours | Request::Notify { .. } | Request::Departing { .. } => Kind::Ring,
             Request::Page { .. } => Kind::Page,
             Request::Seal(_)
             | Request::Decide { .. }

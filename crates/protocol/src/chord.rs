@@ -22,6 +22,8 @@ pub struct Chord {
     pub(crate) ring: Option<Ring>,
     pub(crate) membership: Membership,
     pub(crate) predecessor: Option<Contact>,
+    /// Those before the predecessor, the nearest first, as it tells.
+    pub(crate) earlier: Vec<Contact>,
     pub(crate) successors: SuccessorList,
     pub(crate) fingers: FingerTable,
     pub(crate) next_finger: u16,
@@ -53,6 +55,7 @@ impl Chord {
             ring: None,
             membership: Membership::Joining,
             predecessor: None,
+            earlier: Vec::new(),
             successors: SuccessorList::new(me.id, settings.successors),
             fingers: FingerTable::new(me.id),
             next_finger: 0,
@@ -151,6 +154,16 @@ impl Chord {
     /// Its predecessor.
     pub fn predecessor(&self) -> Option<&Contact> {
         self.predecessor.as_ref()
+    }
+
+    /// Its predecessor and those before that, the nearest first, as far as it is known: never itself, nobody twice.
+    pub fn predecessors(&self) -> impl Iterator<Item = &Contact> {
+        self.predecessor.iter().chain(self.predecessor.iter().flat_map(|_| &self.earlier))
+    }
+
+    /// Whether this node has said goodbye a moment ago.
+    pub fn has_departed(&self, contact: &Contact) -> bool {
+        self.departed.iter().any(|(gone, _)| gone == contact)
     }
 
     /// Its successor list, nearest first.
@@ -309,9 +322,42 @@ impl Chord {
         if let Some(contact) = &contact {
             self.remember(contact);
             self.no_longer_alone();
+            self.shift_earlier(contact);
         }
         self.predecessor = contact.clone();
         events.push(Event::Predecessor(contact));
+    }
+
+    /// What is known of those before the predecessor when it becomes this one.
+    fn shift_earlier(&mut self, new: &Contact) {
+        if let Some(place) = self.earlier.iter().position(|contact| contact == new) {
+            self.earlier.drain(..=place);
+        } else if let Some(old) =
+            self.predecessor.take_if(|old| crate::between(&old.id, &new.id, &self.me.id))
+        {
+            self.earlier.insert(0, old);
+            self.earlier.truncate(self.settings.successors);
+        } else {
+            self.earlier.clear();
+        }
+    }
+
+    /// The predecessor tells who comes before it. In a small ring the list comes round to this node, and ends there.
+    pub(crate) fn hear_of_predecessors(&mut self, from: &Contact, before: Vec<Contact>) {
+        if self.predecessor.as_ref() != Some(from) {
+            return;
+        }
+        let mut earlier: Vec<Contact> = Vec::new();
+        for contact in before.into_iter().take(self.settings.successors) {
+            let is_behind = earlier.last().unwrap_or(from).id;
+            if contact.id == self.me.id || !crate::between(&self.me.id, &contact.id, &is_behind) {
+                break;
+            }
+            if !self.has_departed(&contact) {
+                earlier.push(contact);
+            }
+        }
+        self.earlier = earlier;
     }
 
     /// Adopts a successor that has answered, with its list. Who has said goodbye may still stand in that.
@@ -349,6 +395,7 @@ impl Chord {
     /// Notes that a node has said goodbye.
     pub(crate) fn departs(&mut self, now: Time, gone: &Contact) {
         self.departed.retain(|(known, _)| known != gone);
+        self.earlier.retain(|known| known != gone);
         self.departed.push_front((gone.clone(), now));
         self.departed.truncate(DEPARTED);
     }

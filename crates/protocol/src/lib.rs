@@ -20,6 +20,7 @@
 //! Nothing may leave a node, reply or call, before what it rests on is durable: [`Chord::revision`] tells what that is.
 
 pub mod invariant;
+pub mod keeper;
 pub mod replica;
 
 mod chord;

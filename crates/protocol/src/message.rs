@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Contact, Id, Interval, Mode, NextHop, Record, View, Write, Written};
+use crate::{Contact, Id, Interval, Mode, NextHop, Record, View, Write, Written, keeper};
 
 /// The version of what follows in this file. Nodes of different versions refuse each other.
 pub const WIRE_VERSION: u16 = 1;
@@ -84,8 +84,13 @@ pub enum Request {
     Hello,
     /// Your predecessor, your successors, and the views that you know of. Asked by `stabilize` and `join`.
     Neighbours,
-    /// I believe that I am your predecessor (Zave's `rectify`), and these are the views that I know of.
-    Notify(Vec<View>),
+    /// I believe that I am your predecessor (Zave's `rectify`).
+    Notify {
+        /// The views that I know of.
+        views: Vec<View>,
+        /// Those before me, the nearest first: hints as to who keeps content together.
+        before: Vec<Contact>,
+    },
     /// The way to an id.
     Route {
         /// The id.
@@ -139,6 +144,8 @@ pub enum Request {
     Read(Id),
     /// Write to the owner's register.
     Write(Write),
+    /// Something among those who keep content.
+    Keep(keeper::Request),
 }
 
 /// What a node answers.
@@ -193,6 +200,8 @@ pub enum Reply {
     Read(Option<Record>),
     /// To [`Request::Write`].
     Written(Written),
+    /// To [`Request::Keep`].
+    Kept(keeper::Reply),
     /// It was not done, and nothing has changed.
     Refused(Refusal),
 }

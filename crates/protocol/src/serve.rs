@@ -38,17 +38,20 @@ impl Chord {
         if for_anybody {
             return None;
         }
+        // Views are decided by their members, wherever those stand on the ring.
+        let of_views = matches!(request, Request::Keep(_));
         let of_content = matches!(request, Request::Read(_) | Request::Write(_));
         let of_a_handover = matches!(
             request,
             Request::Seal(_) | Request::Page { .. } | Request::Decide { .. } | Request::Installed { .. }
         );
-        let of_the_ring = matches!(request, Request::Neighbours | Request::Notify(_) | Request::Route { .. });
-        let for_the_isolated = of_content || of_a_handover || matches!(request, Request::Notify(_));
+        let of_the_ring = matches!(request, Request::Neighbours | Request::Notify { .. } | Request::Route { .. });
+        let for_the_isolated = of_content || of_a_handover || matches!(request, Request::Notify { .. });
         match (self.ring, ring) {
             (Some(mine), Some(theirs)) if mine.id != theirs && !self.has(Flaw::MergesStrangers) => {
                 Some(Refusal::OtherRing(mine.id))
             }
+            _ if of_views => None,
             _ if self.has(Flaw::AnswersWhileJoining) && self.membership == Membership::Joining => None,
             // A node that lost its ring still serves what it may, lets others fetch it, and hears who is there.
             _ if self.membership == Membership::Isolated && for_the_isolated => None,
@@ -80,7 +83,11 @@ impl Chord {
                 successors: self.successors.entries().to_vec(),
                 views: self.views.told(),
             },
-            Request::Notify(views) => self.rectify(from, &views, events),
+            Request::Notify { views, before } => {
+                let reply = self.rectify(from.clone(), &views, events);
+                self.hear_of_predecessors(&from, before);
+                reply
+            }
             Request::Route { key, mode, excluding } => Reply::Route(self.next_hop(&key, mode, excluding.as_ref())),
             Request::Seal(range) => self.serve_seal(now, from, range),
             Request::Page { range, epoch, after } => {
@@ -115,6 +122,7 @@ impl Chord {
                 Ok(version) => return Outcome::Write(write, version),
                 Err(refusal) => Reply::Refused(refusal),
             },
+            Request::Keep(request) => return Outcome::Keep(request),
         })
     }
 

@@ -96,6 +96,8 @@ pub enum Outcome {
     Scan(Interval, Option<Id>),
     /// Call this node with an invitation to the ring, and pass on what it replies.
     Invite(Contact, Ring),
+    /// Ask the [`Keeper`](crate::keeper::Keeper) of this node.
+    Keep(crate::keeper::Request),
 }
 
 /// What happened, for logs, for people, and for the driver.

@@ -340,7 +340,7 @@ fn the_first_node_writes_down_at_once_that_it_is_not_alone() {
     let mut first = Chord::new(Net::contact(0), Settings::default());
     let _ = first.begin(Time::ZERO, Procedure::Create { ring: RING });
     let alone = first.revision();
-    let notify = Envelope { ring: Some(RING.id), from: Net::contact(1), request: Request::Notify(Vec::new()) };
+    let notify = Envelope { ring: Some(RING.id), from: Net::contact(1), request: Request::Notify { views: Vec::new(), before: Vec::new() } };
     let _ = first.serve(Time::ZERO, notify);
     assert!(first.revision() > alone, "what it says now rests on somebody being there");
     assert_eq!(first.durable().predecessor, Some(Net::contact(1)));

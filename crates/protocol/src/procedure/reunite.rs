@@ -80,7 +80,7 @@ impl Chord {
         self.membership = Membership::Joined;
         self.touch();
         self.set_successors(other, &[], &mut events);
-        Step::ask(Call::new(other, Request::Notify(self.views.told()), super::Then::Ignore), events)
+        Step::ask(Call::new(other, self.notice(), super::Then::Ignore), events)
     }
 
     /// The contact's ring says who stands before my id. If that is me, it is my own ring.

@@ -6,7 +6,7 @@
 //! docs/decisions/0001-stale-answers-are-dropped.md.)
 
 use super::Replied;
-use crate::{Call, Chord, Contact, Event, Flaw, Membership, Procedure, Reply, Request, Step, View, between};
+use crate::{Call, Chord, Contact, Event, Flaw, Membership, Procedure, Reply, Request, Step, between};
 
 /// How many nodes a round may walk back towards the true successor.
 const STEPS: u32 = 32;
@@ -153,8 +153,12 @@ impl Chord {
     }
 
     fn notify(&mut self, successor: &Contact, events: Vec<Event>) -> Step {
-        let views: Vec<View> = self.views.told();
-        Step::ask(Call::new(successor, Request::Notify(views), Then::Notified), events)
+        Step::ask(Call::new(successor, self.notice(), Then::Notified), events)
+    }
+
+    /// What a node tells whom it takes for its successor.
+    pub(super) fn notice(&self) -> Request {
+        Request::Notify { views: self.views.told(), before: self.predecessors().cloned().collect() }
     }
 
     fn was_notified(&mut self, by: &Contact, outcome: Replied) -> Step {

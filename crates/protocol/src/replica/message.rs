@@ -218,6 +218,29 @@ pub enum Reply {
     Unacceptable,
 }
 
+impl Request {
+    /// Those whom this names as members of views: whoever hears it may have to ask them.
+    pub(crate) fn names(&self) -> Vec<Member> {
+        match self {
+            Request::Stage { view, voters, .. } => view.members.iter().chain(voters).copied().collect(),
+            Request::Accept { value, .. } | Request::Decide { value } => value.names(),
+            Request::Prepare { shown, .. } => shown.iter().flat_map(Value::names).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Reply {
+    /// As [`Request::names`].
+    pub(crate) fn names(&self) -> Vec<Member> {
+        match self {
+            Reply::Decided { value } => value.names(),
+            Reply::Promised { accepted, .. } => accepted.iter().flat_map(|(_, value)| value.names()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// What a client wants of a register.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Operation {

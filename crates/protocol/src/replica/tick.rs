@@ -102,7 +102,9 @@ impl<S: Store> Turn<'_, S> {
         for (name, value) in decided {
             let waits = *self.replica.waits.entry(name).or_insert(self.now);
             let is_late = self.now.since(waits) >= PATIENCE * self.replica.settings.suspicion;
-            if !is_late && value.successors.iter().all(|view| view.primary != me) {
+            let is_mine = value.successors.iter().any(|view| view.primary == me);
+            if !is_late && !is_mine {
+                self.tell_primaries(&name, &value);
                 continue;
             }
             let new = value.successors.iter().flat_map(|view| &view.members);
@@ -127,6 +129,17 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
+    /// Whoever is to repeat a decision must know it first. As long as one who decided it has not heard from them that they do, they
+    /// may be the ones who missed it.
+    fn tell_primaries(&mut self, name: &Name, value: &super::Value) {
+        let me = self.me();
+        for primary in self.replica.untold_primaries(name, value) {
+            if value.voters.contains(&me) {
+                self.ask(primary, Request::Decide { value: value.clone() });
+            }
+        }
+    }
+
     /// Something is staged here, and nothing was heard of the decision since.
     fn inquire_after_staged(&mut self) {
         let me = self.me();
@@ -146,6 +159,18 @@ impl<S: Store> Turn<'_, S> {
 }
 
 impl Replica {
+    /// The primaries that follow and have not said that they know it.
+    fn untold_primaries(&self, name: &Name, value: &super::Value) -> BTreeSet<Member> {
+        let told = self.told.get(name);
+        let primaries = value.successors.iter().map(|view| view.primary);
+        primaries.filter(|primary| *primary != self.me() && !told.is_some_and(|told| told.contains(primary))).collect()
+    }
+
+    /// Whether all who serve what this node once had a part in know that they do, as far as it remembers.
+    pub fn has_told_all(&self) -> bool {
+        self.durable.decided.iter().all(|(name, value)| self.untold_primaries(name, value).is_empty())
+    }
+
     /// When a proposal of this node for this view was begun, if one is under way.
     pub fn proposing_since(&self, name: &Name) -> Option<Time> {
         self.proposals.get(name).map(|proposal| proposal.begun)

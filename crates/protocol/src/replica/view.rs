@@ -87,6 +87,13 @@ pub struct Value {
     pub voters: Vec<Member>,
 }
 
+impl Value {
+    /// All who are members before or after, some of them twice.
+    pub(crate) fn names(&self) -> Vec<Member> {
+        self.voters.iter().chain(self.successors.iter().flat_map(|view| &view.members)).copied().collect()
+    }
+}
+
 /// Who shall keep a range, the first one serving it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Group(pub Vec<Member>);

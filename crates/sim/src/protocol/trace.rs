@@ -89,7 +89,7 @@ pub(crate) fn question(request: &Request) -> String {
     match request {
         Request::Hello => "who are you?".to_owned(),
         Request::Neighbours => "your neighbours?".to_owned(),
-        Request::Notify(_) => "I am before you".to_owned(),
+        Request::Notify { .. } => "I am before you".to_owned(),
         Request::Route { key, .. } => format!("the way to {}?", key.short()),
         Request::Seal(wanted) => format!("seal {} for me", range(wanted)),
         Request::Page { range: wanted, .. } => format!("a page of {}?", range(wanted)),

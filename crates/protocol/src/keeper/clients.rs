@@ -1,0 +1,73 @@
+//! Operations that wait for a write of the same register.
+//!
+//! While the outcome of a write is open, nobody may be told what its register holds (rule 12 of the replicas). Whoever asks
+//! meanwhile waits here, in the order of arrival, and not in a loop of refusals.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Keeper, Step};
+use crate::replica::{Answer, Operation, Refusal, Store, Token};
+use crate::{Id, Time};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(super) struct Clients {
+    /// Writes under way.
+    writes: BTreeMap<Token, Id>,
+    /// What waits for them.
+    parked: BTreeMap<Id, VecDeque<(Token, Operation)>>,
+    count: usize,
+}
+
+impl Keeper {
+    /// Does an operation, or lets it wait.
+    pub(super) fn try_operation<S: Store>(
+        &mut self,
+        store: &mut S,
+        now: Time,
+        token: Token,
+        operation: Operation,
+        step: &mut Step,
+    ) -> bool {
+        let id = *operation.id();
+        let is_write = matches!(operation, Operation::Write(_));
+        let more = self.replica.operate(store, now, token, operation.clone());
+        let is_pending = more.answers.contains(&(token, Answer::Refused(Refusal::Pending)));
+        if !is_pending {
+            let is_open = more.answers.iter().all(|(answered, _)| *answered != token);
+            if is_write && is_open {
+                self.clients.writes.insert(token, id);
+            }
+            self.take(more, step);
+            return is_open;
+        }
+        if self.clients.count >= self.settings.most_parked {
+            step.answers.push((token, Answer::Refused(Refusal::Busy)));
+            return false;
+        }
+        self.clients.count += 1;
+        self.clients.parked.entry(id).or_default().push_back((token, operation));
+        true
+    }
+
+    /// Writes have ended in this step: what waited for them goes on, until the next write of the register is under way.
+    pub(super) fn go_on<S: Store>(&mut self, store: &mut S, now: Time, step: &mut Step) {
+        let mut seen = 0;
+        while let Some((token, _)) = step.answers.get(seen) {
+            seen += 1;
+            let Some(id) = self.clients.writes.remove(token) else { continue };
+            let mut waiting = self.clients.parked.remove(&id).unwrap_or_default();
+            self.clients.count -= waiting.len();
+            while let Some((token, operation)) = waiting.pop_front() {
+                let is_write = matches!(operation, Operation::Write(_));
+                let is_open = self.try_operation(store, now, token, operation, step);
+                if is_write && is_open {
+                    break;
+                }
+            }
+            if !waiting.is_empty() {
+                self.clients.count += waiting.len();
+                self.clients.parked.entry(id).or_default().extend(waiting);
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! A node as one of those who keep content: its [`Replica`], what the ring wants of it, and where the others are.
+//!
+//! **The ring is a hint, the view is the truth.** A replica knows views and members, and nothing of a ring; [`Chord`] knows who
+//! comes before and after whom, and nothing of content. The keeper stands between them. With each beat it looks whether the
+//! views that this node serves are what the ring wants, and proposes a change where they are not (`wishes`). A wish that is
+//! wrong, because pointers are stale or two nodes wish differently, costs time and no value.
+//!
+//! - `message`: what keepers ask of each other, letters of replicas above all
+//! - `book`: which data directory a node has now, and where it can be asked
+//! - `circle`: the nodes near this one in their order, as far as it knows
+//! - `wishes`: what the ring wants of a view
+//! - `clients`: operations that wait for a write of the same register
+//!
+//! It has the form of the replica: what comes in is answered by a [`Step`], whose calls and answers may leave once
+//! [`Keeper::durable`] and what the step did to the store are on disk, with all steps before it.
+
+mod book;
+mod circle;
+mod clients;
+mod message;
+mod wishes;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use message::{Reply, Request};
+
+use crate::replica::{
+    self, Answer, Change, Event, Letter, Member, Name, NotForced, NotProposed, Operation, Replica, Store, Token, View,
+};
+use crate::{Chord, Contact, Id, Interval, Time};
+use book::Book;
+use clients::Clients;
+use wishes::Wishes;
+
+/// What a keeper is told when it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// What its replica is told.
+    pub replica: replica::Settings,
+    /// How many members a view has, once the ring has as many nodes.
+    pub replication_factor: usize,
+    /// How long the ring must have wanted other members before a view that works is changed, in milliseconds. What somebody
+    /// waits for, a join or a leave, is not put off.
+    pub repair_delay: u64,
+    /// How recently a node must have been heard to be made a member, in milliseconds.
+    pub freshness: u64,
+    /// How many operations may wait for writes of the same registers.
+    pub most_parked: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            replica: replica::Settings::default(),
+            replication_factor: 3,
+            repair_delay: 1_500,
+            freshness: 1_500,
+            most_parked: 4_096,
+        }
+    }
+}
+
+/// What a keeper must find again after a restart, besides content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Durable {
+    /// What its replica must find again.
+    pub replica: replica::Durable,
+    /// Where the members of its views can be asked.
+    pub contacts: Vec<Contact>,
+}
+
+/// A node as one of those who keep content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Keeper {
+    me: Contact,
+    settings: Settings,
+    replica: Replica,
+    book: Book,
+    wishes: Wishes,
+    clients: Clients,
+    /// Whether it is to get out of all views.
+    leaving: bool,
+    last_tick: Time,
+}
+
+/// What is to be done after a call of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Step {
+    /// [`Keeper::durable`] has changed, and must be on disk before what follows leaves.
+    pub persist: bool,
+    /// Whom to ask what. An answer goes to [`Keeper::hear`]; a call that is lost is made again by [`Keeper::tick`].
+    pub calls: Vec<(Contact, Request)>,
+    /// What clients are told.
+    pub answers: Vec<(Token, Answer)>,
+    /// What happened.
+    pub events: Vec<Event>,
+}
+
+/// The answer to another keeper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Served {
+    /// What it is told.
+    pub reply: Reply,
+    /// What else is to be done, and what must be on disk before the reply leaves.
+    pub step: Step,
+}
+
+impl Keeper {
+    /// A node that keeps nothing, with the data directory of this incarnation.
+    pub fn new(me: Contact, incarnation: u64, settings: Settings) -> Keeper {
+        let member = Member { id: me.id, incarnation };
+        let replica = Replica::new(member, settings.replica.clone());
+        Keeper::of(me, replica, Book::default(), settings)
+    }
+
+    /// A node that has restarted. [`Keeper::durable`] must be on disk before anything leaves: it counts the boot.
+    pub fn restored(me: Contact, durable: Durable, settings: Settings) -> Keeper {
+        let book = Book::of(durable.contacts);
+        let replica = Replica::restored(durable.replica, settings.replica.clone());
+        Keeper::of(me, replica, book, settings)
+    }
+
+    fn of(me: Contact, replica: Replica, book: Book, settings: Settings) -> Keeper {
+        let (wishes, clients) = (Wishes::default(), Clients::default());
+        Keeper { me, settings, replica, book, wishes, clients, leaving: false, last_tick: Time::ZERO }
+    }
+
+    // ---- what it knows ----
+
+    /// Who this is.
+    pub fn me(&self) -> Member {
+        self.replica.me()
+    }
+
+    /// What must be on disk.
+    pub fn durable(&self) -> Durable {
+        let replica = self.replica.durable().clone();
+        let contacts = self.book.contacts_of(&replica::members_of(&replica));
+        Durable { replica, contacts }
+    }
+
+    /// The replica, to be looked at.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The views that this node serves now.
+    pub fn leads(&self) -> impl Iterator<Item = &View> {
+        self.replica.leads()
+    }
+
+    /// Whether this node serves all of this range now.
+    pub fn serves(&self, range: &Interval) -> bool {
+        let mut rest = vec![*range];
+        for view in self.leads() {
+            rest = rest.iter().flat_map(|part| part.minus(&view.range)).collect();
+        }
+        rest.is_empty()
+    }
+
+    /// Where a member can be asked, if that is known.
+    pub fn contact(&self, member: &Member) -> Option<&Contact> {
+        if *member == self.me() { Some(&self.me) } else { self.book.contact(&member.id) }
+    }
+
+    /// Who may serve an id that this node does not, by the views that it knows of.
+    pub fn hint(&self, id: &Id) -> Option<&Contact> {
+        let view = self.replica.latest(id)?;
+        let is_other = view.primary != self.me();
+        self.contact(&view.primary).filter(|_| is_other)
+    }
+
+    /// Whether it keeps nothing for anybody, and whoever has followed it knows: it may go.
+    pub fn is_released(&self) -> bool {
+        self.replica.durable().held.is_empty() && self.replica.has_told_all()
+    }
+
+    // ---- what it does ----
+
+    /// Founds the first view of a ring, or of a stretch of it that nobody has ever held. Whoever calls this answers for that.
+    pub fn found(&mut self, range: Interval) -> Step {
+        let me = self.me();
+        let view = View { range, epoch: 1, members: vec![me], primary: me, deferred: None, forced: false };
+        let step = self.replica.found(view);
+        let mut all = Step::default();
+        self.take(step, &mut all);
+        all
+    }
+
+    /// From here on it gets out of all views that it is a member of; [`Keeper::is_released`] tells when that is done.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether it is getting out.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// It stays after all.
+    pub fn stay(&mut self) {
+        self.leaving = false;
+    }
+
+    /// Answers another keeper.
+    pub fn serve<S: Store>(&mut self, store: &mut S, now: Time, from: &Contact, request: Request) -> Served {
+        let mut step = Step::default();
+        let reply = match request {
+            Request::Introduce(member) => {
+                self.book.meet(now, from, member);
+                Reply::Introduced(self.me())
+            }
+            Request::Release(member) => {
+                self.book.meet(now, from, member);
+                self.book.lets_go(now, from);
+                Reply::Introduced(self.me())
+            }
+            Request::Letters { letters, contacts } => {
+                self.book.learn(contacts);
+                let mut replies = Vec::with_capacity(letters.len());
+                for letter in letters {
+                    if letter.from.id != from.id {
+                        continue;
+                    }
+                    self.book.meet(now, from, letter.from);
+                    let (reply, more) = self.replica.serve(store, now, letter);
+                    replies.push(reply);
+                    self.take(more, &mut step);
+                }
+                let named: Vec<Member> = replies.iter().flat_map(|letter| letter.body.names()).collect();
+                Reply::Letters { letters: replies, contacts: self.addresses(&named) }
+            }
+        };
+        self.go_on(store, now, &mut step);
+        Served { reply, step }
+    }
+
+    /// Goes on with an answer.
+    pub fn hear<S: Store>(&mut self, store: &mut S, now: Time, from: &Contact, reply: Reply) -> Step {
+        let mut step = Step::default();
+        match reply {
+            Reply::Introduced(member) => self.book.meet(now, from, member),
+            Reply::Letters { letters, contacts } => {
+                self.book.learn(contacts);
+                for letter in letters.into_iter().filter(|letter| letter.from.id == from.id) {
+                    self.book.meet(now, from, letter.from);
+                    let more = self.replica.hear(store, now, letter);
+                    self.take(more, &mut step);
+                }
+            }
+        }
+        self.go_on(store, now, &mut step);
+        step
+    }
+
+    /// A client wants something. The answer comes with this step or a later one.
+    pub fn operate<S: Store>(&mut self, store: &mut S, now: Time, token: Token, operation: Operation) -> Step {
+        let mut step = Step::default();
+        self.try_operation(store, now, token, operation, &mut step);
+        self.go_on(store, now, &mut step);
+        step
+    }
+
+    /// Time has passed. To be called at an interval, some of it by chance, well below [`replica::Settings::suspicion`].
+    pub fn tick<S: Store>(&mut self, store: &mut S, now: Time, ring: &Chord) -> Step {
+        let mut step = Step::default();
+        self.last_tick = now;
+        let more = self.replica.tick(store, now);
+        self.take(more, &mut step);
+        let silent: Vec<Name> = step.events.iter().filter_map(|event| match event {
+            Event::Silent(name) => Some(*name),
+            _ => None,
+        }).collect();
+        for name in silent {
+            // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
+            self.propose(store, now, name, &Change::Same, &mut step);
+        }
+        self.wish(store, now, ring, &mut step);
+        if self.leaving {
+            self.ask_for_release(ring, &mut step);
+        }
+        self.book.prune(&replica::members_of(self.replica.durable()), ring);
+        self.go_on(store, now, &mut step);
+        step
+    }
+
+    /// Begins a recovery by hand, at one of the survivors ([`Replica::recover`]).
+    pub fn recover<S: Store>(
+        &mut self,
+        store: &mut S,
+        now: Time,
+        name: Name,
+        survivors: std::collections::BTreeSet<Member>,
+    ) -> Result<Step, NotProposed> {
+        let more = self.replica.recover(store, now, name, survivors)?;
+        let mut step = Step::default();
+        self.take(more, &mut step);
+        self.go_on(store, now, &mut step);
+        Ok(step)
+    }
+
+    /// Makes the forced view ([`Replica::force`]).
+    pub fn force<S: Store>(&mut self, store: &mut S, now: Time, name: Name) -> Result<Step, NotForced> {
+        let more = self.replica.force(store, now, name)?;
+        let mut step = Step::default();
+        self.take(more, &mut step);
+        self.go_on(store, now, &mut step);
+        Ok(step)
+    }
+
+    // ---- within ----
+
+    fn propose<S: Store>(&mut self, store: &mut S, now: Time, name: Name, change: &Change, step: &mut Step) -> bool {
+        match self.replica.propose(store, now, name, change) {
+            Ok(more) => {
+                self.take(more, step);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What the replica wants done, with addresses.
+    fn take(&mut self, from: replica::Step, step: &mut Step) {
+        step.persist |= from.persist;
+        step.answers.extend(from.answers);
+        step.events.extend(from.events);
+        let mut waiting: BTreeMap<Id, Vec<Letter<replica::Request>>> = BTreeMap::new();
+        for letter in from.calls {
+            waiting.entry(letter.to.id).or_default().push(letter);
+        }
+        for (id, letters) in waiting {
+            // Whose address nobody has told cannot be asked; who knows it will tell the decision that made it a member.
+            let Some(to) = self.book.contact(&id).cloned() else { continue };
+            let named: Vec<Member> = letters.iter().flat_map(|letter| letter.body.names()).collect();
+            let contacts = self.addresses(&named);
+            step.calls.push((to, Request::Letters { letters, contacts }));
+        }
+    }
+
+    fn addresses(&self, named: &[Member]) -> Vec<Contact> {
+        let mut contacts: Vec<Contact> = Vec::new();
+        for member in named {
+            if let Some(contact) = self.contact(member)
+                && !contacts.contains(contact)
+            {
+                contacts.push(contact.clone());
+            }
+        }
+        contacts
+    }
+}
