@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::replica::{self, Operation};
 use crate::{Contact, Id, Interval, Mode, NextHop, Record, View, Write, Written, keeper};
 
 /// The version of what follows in this file. Nodes of different versions refuse each other.
@@ -146,6 +147,8 @@ pub enum Request {
     Write(Write),
     /// Something among those who keep content.
     Keep(keeper::Request),
+    /// Do this as the primary of the view of its register.
+    Operate(Operation),
 }
 
 /// What a node answers.
@@ -202,6 +205,8 @@ pub enum Reply {
     Written(Written),
     /// To [`Request::Keep`].
     Kept(keeper::Reply),
+    /// To [`Request::Operate`].
+    Answered(replica::Answer),
     /// It was not done, and nothing has changed.
     Refused(Refusal),
 }

@@ -39,7 +39,7 @@ impl Chord {
             return None;
         }
         // Views are decided by their members, wherever those stand on the ring.
-        let of_views = matches!(request, Request::Keep(_));
+        let of_views = matches!(request, Request::Keep(_) | Request::Operate(_));
         let of_content = matches!(request, Request::Read(_) | Request::Write(_));
         let of_a_handover = matches!(
             request,
@@ -123,6 +123,7 @@ impl Chord {
                 Err(refusal) => Reply::Refused(refusal),
             },
             Request::Keep(request) => return Outcome::Keep(request),
+            Request::Operate(operation) => return Outcome::Operate(operation),
         })
     }
 

@@ -98,6 +98,8 @@ pub enum Outcome {
     Invite(Contact, Ring),
     /// Ask the [`Keeper`](crate::keeper::Keeper) of this node.
     Keep(crate::keeper::Request),
+    /// The same, for a client.
+    Operate(crate::replica::Operation),
 }
 
 /// What happened, for logs, for people, and for the driver.

@@ -291,6 +291,11 @@ impl World<'_> {
             if let Some(why) = host.chord.not_ready() {
                 return Err(format!("{}: {why}", host.name()));
             }
+            if let Some(shelf) = &host.shelf
+                && !shelf.keeper.serves(&host.chord.due())
+            {
+                return Err(format!("{} does not serve all that it owns", host.name()));
+            }
         }
         Ok(())
     }

@@ -145,8 +145,9 @@ impl World<'_> {
         }
         if own {
             let back = Back { host, life: self.hosts[host].life, run: number, number: 0 };
-            let reply = self.serve(host, envelope);
-            self.at(0, Event::Answered { back, outcome: Ok(reply) });
+            if let Some(reply) = self.serve(host, envelope, back) {
+                self.at(0, Event::Answered { back, outcome: Ok(reply) });
+            }
         } else {
             self.attempt(host, number);
         }
@@ -181,16 +182,18 @@ impl World<'_> {
         self.tell(About::Message, |world| {
             format!("{} -> {}  {}", name(&envelope.from), world.hosts[at].name(), question(&envelope.request))
         });
-        let reply = self.serve(at, envelope);
-        self.send_back(at, back, Ok(reply));
+        if let Some(reply) = self.serve(at, envelope, back) {
+            self.send_back(at, back, Ok(reply));
+        }
     }
 
-    /// Answers a question as the daemon does.
-    fn serve(&mut self, at: usize, envelope: Envelope) -> Reply {
+    /// Answers a question as the daemon does, at once or later.
+    fn serve(&mut self, at: usize, envelope: Envelope, back: Back) -> Option<Reply> {
+        let from = envelope.from.clone();
         if let Request::Write(write) = &envelope.request
             && let Some(version) = self.hosts[at].recent.get(&write.request)
         {
-            return Reply::Written(Written::Done(*version));
+            return Some(Reply::Written(Written::Done(*version)));
         }
         let now = self.time();
         let answer = self.change(at, |chord| chord.serve(now, envelope));
@@ -198,6 +201,8 @@ impl World<'_> {
         machine.disk.drop_ranges(&answer.drop);
         let reply = match answer.outcome {
             Outcome::Reply(reply) => reply,
+            Outcome::Keep(request) => return self.keeper_serves(at, &from, request),
+            Outcome::Operate(operation) => return self.operate_at(at, operation, back),
             Outcome::Scan(range, after) => {
                 let (records, last) = machine.disk.page(&range, after, 3);
                 Reply::Page { records, last }
@@ -222,11 +227,17 @@ impl World<'_> {
             }
         };
         self.happened(at, answer.events);
-        reply
+        Some(reply)
     }
 
     /// An answer has come, for a question that may not wait for it any more.
     pub(crate) fn answered(&mut self, back: Back, outcome: Result<Reply, Unreachable>) {
+        if back.run == super::content::LETTERS {
+            let from = self.hosts[back.number as usize].chord.me().clone();
+            self.tell_answer(back.host, &from, &outcome);
+            self.keeper_hears(back, outcome);
+            return;
+        }
         let Some(run) = self.hosts[back.host].runs.get_mut(&back.run) else { return };
         let Some(asking) = run.asking.take_if(|asking| asking.number == back.number) else { return };
         self.tell_answer(back.host, &asking.to, &outcome);
@@ -264,6 +275,7 @@ impl World<'_> {
                 }
                 self.apply(host, number, step);
             }
+            None if self.setup.content.is_some() => self.wish_answered(host, number, &asking.to, outcome),
             None => self.operation_answered(host, number, &asking.to, outcome),
         }
     }

@@ -8,6 +8,8 @@ use chordal_protocol::{
 };
 
 use super::client::Operation;
+use super::content::Shelf;
+use super::wish::Wish;
 use super::world::Event;
 
 /// How many procedures may wait in a lane, as in the daemon.
@@ -93,6 +95,8 @@ pub(crate) enum Work {
     Alone,
     /// A read or a write for a client of this node.
     Operation(Operation),
+    /// The same, of a register that several nodes keep.
+    Wish(Wish),
 }
 
 /// A question that waits for its answer.
@@ -157,6 +161,8 @@ pub(crate) struct Host {
     pub(crate) last_list: Vec<Contact>,
     /// When it last took a living node for dead.
     pub(crate) misled_at: Option<u64>,
+    /// What it keeps for clients, if nodes keep something.
+    pub(crate) shelf: Option<Shelf>,
 }
 
 impl Host {
@@ -182,6 +188,7 @@ impl Host {
             lost_at: None,
             last_list: Vec::new(),
             misled_at: None,
+            shelf: None,
         }
     }
 
@@ -206,6 +213,9 @@ impl Host {
         self.inbox.clear();
         self.recent.clear();
         self.timers = false;
+        if let Some(shelf) = &mut self.shelf {
+            shelf.interrupt();
+        }
     }
 
     /// Looks again what others see of it.

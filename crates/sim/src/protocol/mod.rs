@@ -7,6 +7,8 @@
 
 mod check;
 mod client;
+mod content;
+mod wish;
 mod drive;
 mod faults;
 mod host;

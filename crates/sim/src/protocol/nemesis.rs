@@ -71,7 +71,7 @@ impl World<'_> {
                 }
             }
             State::Crashed { .. } if self.happens_now(faults.restart) => {
-                if self.chance.random_bool(DISK_GONE) {
+                if self.chance.random_bool(DISK_GONE) && self.may_wipe(host) {
                     self.wipe(host);
                 }
                 self.restart(host);
@@ -93,6 +93,9 @@ impl World<'_> {
             .enumerate()
             .filter(|(at, host)| host.ring == 0 && host.is_live() && host.member.joined && !lost.contains(at));
         let remaining: Vec<usize> = members.map(|(at, _)| at).collect();
+        if !self.troubled && !self.keeps_majorities(lost) {
+            return false;
+        }
         if !self.sparing {
             return !remaining.is_empty();
         }
@@ -143,6 +146,7 @@ impl World<'_> {
         }
         machine.look_again(self.now);
         self.checker.changed(host);
+        self.reopen_shelf(host);
         self.tell(About::Fault, |world| format!("{} is started again on its disk", world.hosts[host].name()));
         if member {
             self.start_timers(host);
@@ -189,7 +193,12 @@ impl World<'_> {
             return;
         }
         self.tell(About::Fault, |world| format!("{} is asked to leave", world.hosts[host].name()));
-        self.begin_alone(host, Procedure::Leave);
+        if let Some(shelf) = &mut self.hosts[host].shelf {
+            shelf.keeper.leave();
+            self.timer_in(host, Timer::Released, MS);
+        } else {
+            self.begin_alone(host, Procedure::Leave);
+        }
         self.timer_in(host, Timer::GiveUpLeave, LEAVE_DEADLINE * MS);
     }
 
@@ -261,6 +270,14 @@ impl World<'_> {
             let life = self.hosts[host].life;
             self.resumes(host, life);
         }
+        if self.setup.content.is_some() {
+            // A minority of each view may be gone for good, but no more.
+            for host in 0..self.hosts.len() {
+                if matches!(self.hosts[host].state, State::Crashed { .. }) {
+                    self.restart(host);
+                }
+            }
+        }
         match self.setup.lose {
             Some(share) => self.lose_some(share),
             None if self.setup.faults.crash > 0.0 && self.chance.random_bool(0.5) => self.lose_some(0.25),
@@ -286,5 +303,6 @@ impl World<'_> {
     /// A machine whose disk is new.
     pub(crate) fn wipe(&mut self, host: usize) {
         self.hosts[host].disk = Disk::default();
+        self.wipe_shelf(host);
     }
 }

@@ -29,6 +29,10 @@ impl World<'_> {
             return;
         }
         let host = live[self.chance.random_range(0..live.len())];
+        if self.setup.content.is_some() {
+            self.wish(host);
+            return;
+        }
         let key = self.chance.random_range(0..KEYS);
         let writes = self.chance.random_bool(0.5);
         let request = RequestId(self.chance.random());

@@ -81,7 +81,11 @@ pub(crate) fn recover(world: &mut World<'_>) -> (Option<u64>, Option<u64>) {
         }
     }
     if ready.is_some() {
-        world.check_content();
+        if world.setup.content.is_some() {
+            world.read_all();
+        } else {
+            world.check_content();
+        }
         world.check();
     }
     (ideal, ready)

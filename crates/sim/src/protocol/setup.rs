@@ -1,6 +1,6 @@
 //! What a simulation is to be.
 
-use chordal_protocol::{Flaw, Settings};
+use chordal_protocol::{Flaw, Settings, keeper};
 
 use super::faults::Faults;
 
@@ -64,6 +64,8 @@ pub struct Setup {
     pub patience: (u64, u32),
     /// What the nodes are told.
     pub settings: Settings,
+    /// What they are told as those who keep content, if they do: then clients read and write replicated registers.
+    pub content: Option<keeper::Settings>,
 }
 
 /// How often nodes stabilize, in milliseconds: the daemon's default.
@@ -84,6 +86,7 @@ impl Default for Setup {
             rounds: 600,
             patience: (400, 3),
             settings: Settings::default(),
+            content: None,
         }
     }
 }

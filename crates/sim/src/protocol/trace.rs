@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use chordal_protocol::replica::{self, Operation};
+use chordal_protocol::keeper;
 use chordal_protocol::{Contact, Event, Interval, NextHop, Refusal, Reply, Request, View};
 
 /// What a line of a trace is about.
@@ -101,7 +103,62 @@ pub(crate) fn question(request: &Request) -> String {
         Request::Invite(_) => "join my ring".to_owned(),
         Request::Read(id) => format!("read {}", id.short()),
         Request::Write(write) => format!("write {}", write.id.short()),
+        Request::Operate(Operation::Get(id)) => format!("what is {}?", id.short()),
+        Request::Operate(Operation::Write(write)) => format!("write {}", write.id.short()),
+        Request::Keep(keeper::Request::Introduce(_)) => "which incarnation are you?".to_owned(),
+        Request::Keep(keeper::Request::Release(_)) => "I leave: let me out of your views".to_owned(),
+        Request::Keep(keeper::Request::Letters { letters, .. }) => {
+            let words: Vec<String> = letters.iter().map(|it| letter(&it.body)).collect();
+            words.join("; ")
+        }
     }
+}
+
+fn letter(request: &replica::Request) -> String {
+    use replica::Request as Asked;
+    match request {
+        Asked::Prepare { name, ballot, .. } => format!("prepare {} under {}", called(name), ballot.round),
+        Asked::Stage { view, .. } => format!("stage {}", called(&view.name())),
+        Asked::Accept { name, ballot, .. } => format!("accept what follows {} under {}", called(name), ballot.round),
+        Asked::Decide { value } => {
+            let next: Vec<String> = value.successors.iter().map(|view| called(&view.name())).collect();
+            format!("{} is followed by {}", called(&value.by), next.join(" and "))
+        }
+        Asked::Fetch { name, .. } => format!("the content of {}?", called(name)),
+        Asked::Store { record, .. } => format!("keep version {} of {}", record.version, record.id.short()),
+        Asked::Confirm { name, round, .. } => format!("does {} stand? ({round})", called(name)),
+        Asked::Inquire { name } => format!("what follows {}?", called(name)),
+        Asked::Forget { name } => format!("all know what follows {}", called(name)),
+    }
+}
+
+fn letter_back(reply: &replica::Reply) -> String {
+    use replica::Reply as Told;
+    match reply {
+        Told::Promised { .. } => "promised".to_owned(),
+        Told::Overtaken { promised, .. } => format!("no: round {} was promised", promised.round),
+        Told::Declined { .. } => "no: I hear the primary".to_owned(),
+        Told::Staged { .. } => "staged".to_owned(),
+        Told::Accepted { .. } => "accepted".to_owned(),
+        Told::Told { .. } => "I know".to_owned(),
+        Told::Forgotten { .. } => "forgotten".to_owned(),
+        Told::Content { parcel, .. } => format!("{} records", parcel.records.len()),
+        Told::Stored { sequence, .. } => format!("{sequence} is stored"),
+        Told::Confirmed { round, .. } => format!("it stands ({round})"),
+        Told::Sealed { .. } => "no: it is sealed".to_owned(),
+        Told::NotInstalled { .. } => "no: I have not installed it".to_owned(),
+        Told::Elsewhere { .. } => "I have nothing of it".to_owned(),
+        Told::Decided { value } => {
+            let next: Vec<String> = value.successors.iter().map(|view| called(&view.name())).collect();
+            format!("it is followed by {}", next.join(" and "))
+        }
+        Told::Unacceptable => "no: you or I are another member".to_owned(),
+    }
+}
+
+/// A view in a word.
+pub(crate) fn called(name: &replica::Name) -> String {
+    format!("{} epoch {}", range(&name.range), name.epoch)
 }
 
 /// An answer in words.
@@ -129,6 +186,13 @@ pub(crate) fn answer(reply: &Reply) -> String {
                 "no: I do not hold that, and know of {}",
                 if known.is_empty() { "nobody".to_owned() } else { known.join(", ") }
             )
+        }
+        Reply::Answered(replica::Answer::Refused(refusal)) => format!("not now: {refusal:?}"),
+        Reply::Answered(answer) => answer.version().map_or("nothing".to_owned(), |version| format!("version {version}")),
+        Reply::Kept(keeper::Reply::Introduced(member)) => format!("incarnation {:x}", member.incarnation),
+        Reply::Kept(keeper::Reply::Letters { letters, .. }) => {
+            let words: Vec<String> = letters.iter().map(|it| letter_back(&it.body)).collect();
+            words.join("; ")
         }
         Reply::Refused(refusal) => format!("no: {refusal}"),
     }

@@ -19,6 +19,9 @@ use super::trace::{About, Entry, Sink};
 /// Simulated microseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000;
 
+/// How often nodes see to their views, at most.
+pub(crate) const KEEP: u64 = 150 * MS;
+
 /// How often fate is asked what happens to whom.
 pub(crate) const FATE: u64 = 100 * MS;
 
@@ -52,6 +55,8 @@ pub(crate) enum Event {
     Fate,
     /// A client wants something.
     Client,
+    /// A client's wish that was not fulfilled is tried again.
+    WishAgain { host: usize, life: u32, number: u64 },
 }
 
 /// What a node does at intervals, or after a while.
@@ -59,6 +64,10 @@ pub(crate) enum Event {
 pub(crate) enum Timer {
     /// Stabilize, check the predecessor, settle, now and then look for rings that were split off.
     Round,
+    /// See to the views.
+    Keep,
+    /// Go on with a leave once nothing is kept here any more.
+    Released,
     /// Look up a finger, and write the pointers down.
     Beat,
     /// Try to join again.
@@ -108,6 +117,8 @@ pub(crate) struct World<'a> {
     pub(crate) network: Network,
     pub(crate) counts: FaultCounts,
     pub(crate) oracle: Oracle,
+    /// What clients wanted of replicated registers, and what they were told.
+    pub(crate) register: super::wish::Register,
     pub(crate) hops: Vec<u32>,
     pub(crate) checker: Checker,
     /// How many nodes the ring is to have.
@@ -139,6 +150,7 @@ impl<'a> World<'a> {
             network: Network::default(),
             counts: FaultCounts::default(),
             oracle: Oracle::default(),
+            register: super::wish::Register::default(),
             hops: Vec::new(),
             checker: Checker::default(),
             wanted,
@@ -167,6 +179,7 @@ impl<'a> World<'a> {
 
     fn create(&mut self, host: usize, id: RingId, lab: bool) {
         self.begin(host, Procedure::Create { ring: Ring { id, lab } });
+        self.found(host);
         self.start_timers(host);
     }
 
@@ -190,6 +203,7 @@ impl<'a> World<'a> {
             host.pace = 1.0 + self.chance.random_range(-self.setup.faults.drift..=self.setup.faults.drift);
         }
         self.hosts.push(host);
+        self.put_up_shelf(place);
         place
     }
 
@@ -251,6 +265,7 @@ impl<'a> World<'a> {
             let (round, beat) = (self.chance.random_range(0..ROUND * MS), self.chance.random_range(0..1_000 * MS));
             self.timer_in(host, Timer::Round, round);
             self.timer_in(host, Timer::Beat, beat);
+            self.timer_in(host, Timer::Keep, beat % KEEP + MS);
         }
     }
 
@@ -276,7 +291,7 @@ impl<'a> World<'a> {
         let addressee = match &event {
             Event::Arrives { at, .. } => Some((*at, None)),
             Event::Answered { back, .. } | Event::Expires { back } => Some((back.host, Some(back.life))),
-            Event::Asks { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
+            Event::Asks { host, life, .. } | Event::WishAgain { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
             _ => None,
         };
         if let Some((host, life)) = addressee {
@@ -298,6 +313,7 @@ impl<'a> World<'a> {
             Event::Heals { number } => self.heals(number),
             Event::Fate => self.fate(),
             Event::Client => self.client(),
+            Event::WishAgain { host, number, .. } => self.wish_again(host, number),
         }
     }
 
@@ -314,6 +330,8 @@ impl<'a> World<'a> {
                 let next = self.chance.random_range(ROUND * MS..ROUND * MS * 6 / 5);
                 self.timer_in(host, Timer::Round, next);
             }
+            Timer::Keep => self.keep(host),
+            Timer::Released => self.released(host),
             Timer::Beat => {
                 let beats = self.hosts[host].beats;
                 self.hosts[host].beats += 1;
@@ -327,6 +345,9 @@ impl<'a> World<'a> {
                 self.begin_alone(host, Procedure::Join { contacts });
             }
             Timer::GiveUpLeave => {
+                if let Some(shelf) = &mut self.hosts[host].shelf {
+                    shelf.keeper.stay();
+                }
                 if self.hosts[host].chord.membership() == Membership::Leaving {
                     if self.hosts[host].chord.is_departing() {
                         // Those who have heard its goodbye have forgotten it.
