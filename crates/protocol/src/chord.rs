@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Contact, Durable, Event, FingerTable, Flaw, Id, Interval, Lookup, Membership, Mode, NextHop, NotServed, OwnerCache,
-    Refusal, Ring, Settings, SuccessorList, Table, Time, Version, View, Views, next_hop,
+    Contact, Durable, Event, FingerTable, Flaw, Id, Interval, Lookup, Membership, Mode, NextHop, OwnerCache, Ring, Settings,
+    SuccessorList, Table, Time, keeper::Around, next_hop,
 };
 
 /// How many goodbyes are remembered, and for how long, in milliseconds: until words that were under way have arrived, and
@@ -28,16 +28,9 @@ pub struct Chord {
     pub(crate) fingers: FingerTable,
     pub(crate) next_finger: u16,
     pub(crate) cache: OwnerCache,
-    pub(crate) views: Views,
     pub(crate) contacts: VecDeque<Contact>,
     /// Whether the successor said last time that this node is its predecessor.
     pub(crate) mutual: bool,
-    /// Since when a gap has been seen whose holder nobody knows.
-    pub(crate) orphaned_since: Option<Time>,
-    /// Since when a gap is waited for because the predecessor lacks something too.
-    pub(crate) behind_since: Option<Time>,
-    /// How many hand-overs to this node may have been decided without its knowing yet.
-    pub(crate) deciding: u32,
     /// Who has said goodbye, and when. Others may not know it yet, and words of the leaver may still be under way.
     pub(crate) departed: VecDeque<(Contact, Time)>,
     /// Whether it is telling its neighbours that it is gone: from here on it takes nothing over.
@@ -60,12 +53,8 @@ impl Chord {
             fingers: FingerTable::new(me.id),
             next_finger: 0,
             cache: OwnerCache::new(settings.cached_owners),
-            views: Views::default(),
             contacts: VecDeque::new(),
             mutual: false,
-            orphaned_since: None,
-            behind_since: None,
-            deciding: 0,
             departed: VecDeque::new(),
             departing: false,
             flaw: None,
@@ -76,8 +65,7 @@ impl Chord {
         }
     }
 
-    /// A node that comes back with what it had not forgotten. It stands where it stood, with pointers that may be stale;
-    /// what it held is not served before its predecessor agrees.
+    /// A node that comes back with what it had not forgotten. It stands where it stood, with pointers that may be stale.
     pub fn restore(durable: Durable, settings: Settings) -> Chord {
         let mut chord = Chord::new(durable.me, settings);
         chord.ring = durable.ring;
@@ -91,7 +79,6 @@ impl Chord {
             chord.successors.adopt(head, tail);
         }
         chord.contacts = durable.contacts.into();
-        chord.views = Views::restored(durable.held, durable.handed);
         chord
     }
 
@@ -116,8 +103,6 @@ impl Chord {
             predecessor: self.predecessor.clone(),
             successors: self.successors.entries().to_vec(),
             contacts: self.contacts.iter().cloned().collect(),
-            held: self.views.held().iter().map(|held| held.view.clone()).collect(),
-            handed: self.views.handed().cloned().collect(),
         }
     }
 
@@ -176,11 +161,6 @@ impl Chord {
         self.fingers.entries()
     }
 
-    /// The views that it holds and knows of.
-    pub fn views(&self) -> &Views {
-        &self.views
-    }
-
     /// The nodes that it remembers, the latest first.
     pub fn contacts(&self) -> impl Iterator<Item = &Contact> {
         self.contacts.iter()
@@ -201,7 +181,16 @@ impl Chord {
         Interval::half_open(self.me.id, self.successors.first().map_or(self.me.id, |contact| contact.id))
     }
 
-    /// Why it is not ready to serve what it owns, if it isn't.
+    /// Who is around it, for those who keep content.
+    pub fn around(&self) -> Around {
+        Around {
+            is_member: self.membership.is_member(),
+            predecessors: self.predecessors().filter(|contact| !self.has_departed(contact)).cloned().collect(),
+            successors: self.successors().iter().filter(|contact| !self.has_departed(contact)).cloned().collect(),
+        }
+    }
+
+    /// Why it has no firm place on the ring, if it hasn't.
     pub fn not_ready(&self) -> Option<String> {
         match self.membership {
             Membership::Joined => {}
@@ -210,14 +199,8 @@ impl Chord {
             }
             other => return Some(other.to_string()),
         }
-        if !self.is_alone() && !self.mutual {
-            return Some("joined, but its successor does not know it yet".to_owned());
-        }
-        if self.views.held().iter().any(|held| held.standing == crate::Standing::Unconfirmed) {
-            return Some("restarted: its predecessor has not confirmed its range yet".to_owned());
-        }
-        let gap = self.views.first_gap(&self.due());
-        gap.map(|_| "joined, but it has not received all of its range yet".to_owned())
+        let waits = !self.is_alone() && !self.mutual;
+        waits.then(|| "joined, but its successor does not know it yet".to_owned())
     }
 
     /// Whom to ask next about an id.
@@ -229,25 +212,6 @@ impl Chord {
             mode,
             excluding,
         )
-    }
-
-    /// Whether a read of this id may be answered here.
-    pub fn admit_read(&self, id: &Id) -> Result<(), Refusal> {
-        self.views.admit_read(id).map_err(|reason| self.not_served(id, reason))
-    }
-
-    /// The version of a write to this id, if it may happen here. The write must then go to the store in the order in which
-    /// versions were given, and before the content of a later seal is read.
-    pub fn admit_write(&mut self, id: &Id) -> Result<Version, Refusal> {
-        if self.has(Flaw::WritesWhileSealed) {
-            return self.views.number_write(id).map_err(|reason| self.not_served(id, reason));
-        }
-        self.views.admit_write(id).map_err(|reason| self.not_served(id, reason))
-    }
-
-    /// The other node that was last seen to own an id, if it is remembered.
-    pub fn likely_owner(&self, id: &Id) -> Option<Contact> {
-        self.cache.owner(id).filter(|owner| owner.id != self.me.id).cloned()
     }
 
     /// Notes an owner that was seen.
@@ -274,29 +238,15 @@ impl Chord {
         }
     }
 
-    fn not_served(&self, id: &Id, reason: NotServed) -> Refusal {
-        match reason {
-            NotServed::Sealed | NotServed::Unconfirmed => Refusal::Changing,
-            NotServed::NotHeld if self.membership.is_member() => Refusal::NotMine(self.hint(id)),
-            // Who has left knows to whom it gave what it held.
-            NotServed::NotHeld => match self.views.holder_elsewhere(id).filter(|view| view.primary != self.me) {
-                Some(view) => Refusal::NotMine(Some(view.primary.clone())),
-                None => Refusal::NotMember(self.membership),
-            },
-        }
-    }
-
     /// Who may serve an id that this node does not: the nearest node before it that is known, which in a small ring is the
-    /// owner. Where that is this node itself it has given the range to somebody, or waits for it, and whoever comes before it
-    /// may have it still.
-    fn hint(&self, id: &Id) -> Option<Contact> {
+    /// owner. Where that is this node itself it waits for the range, and whoever comes before it may have it still.
+    pub fn hint(&self, id: &Id) -> Option<Contact> {
         if let NextHop::Via(hops) = self.next_hop(id, Mode::Fingers, None)
             && let Some(nearest) = hops.into_iter().next()
         {
             return Some(nearest.contact);
         }
-        let holder = self.views.holder_elsewhere(id).map(|view| view.primary.clone());
-        holder.filter(|holder| holder.id != self.me.id).or_else(|| self.predecessor.clone())
+        self.predecessor.clone()
     }
 
     // ---- changes that every procedure makes in the same way ----
@@ -424,23 +374,6 @@ impl Chord {
                 self.contacts.push_back(contact);
                 self.pointer_revision += 1;
             }
-        }
-    }
-
-    /// Takes in the views that `by` told of, and yields where they are newer.
-    pub(crate) fn reconcile(&mut self, by: &Contact, told: &[View], events: &mut Vec<Event>) {
-        let lost = self.views.reconcile(&self.me, by, told);
-        if !lost.is_empty() {
-            self.touch();
-        }
-        events.extend(lost.into_iter().map(|(range, view)| Event::Yielded { range, to: view.primary }));
-    }
-
-    /// Serves what was held before a restart.
-    pub(crate) fn confirm(&mut self, events: &mut Vec<Event>) {
-        if self.views.confirm() {
-            self.touch();
-            events.push(Event::Confirmed);
         }
     }
 }

@@ -16,8 +16,6 @@ pub enum Flaw {
     AnswersWhileJoining,
     /// A node keeps itself in its successor list.
     ListsItself,
-    /// A holder goes on taking writes for a range that it hands over.
-    WritesWhileSealed,
     /// A node whose successors are all gone goes on as a ring of one.
     SecondRing,
     /// When its successor dies a node takes all the others for dead too.
@@ -28,12 +26,11 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Flaw; 8] = [
+    pub const ALL: [Flaw; 7] = [
         Flaw::Original2001,
         Flaw::AdoptsUnasked,
         Flaw::AnswersWhileJoining,
         Flaw::ListsItself,
-        Flaw::WritesWhileSealed,
         Flaw::SecondRing,
         Flaw::DropsWholeList,
         Flaw::MergesStrangers,

@@ -38,7 +38,6 @@ mod serve;
 mod step;
 mod successor_list;
 mod time;
-mod view;
 
 pub use chord::Chord;
 pub use contact::{Contact, LONGEST_NAME};
@@ -54,4 +53,3 @@ pub use routing::{Hop, Lookup, LookupError, Mode, NextHop, ParseModeError, Table
 pub use step::{Answer, Call, Durable, Event, Outcome, Settings, Step, Unreachable};
 pub use successor_list::SuccessorList;
 pub use time::Time;
-pub use view::{FORCED_EPOCH_STEP, Handed, Held, NotServed, Sealing, Standing, View, Views};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::replica::{self, Operation};
-use crate::{Contact, Id, Interval, Mode, NextHop, Record, View, Write, Written, keeper};
+use crate::{Contact, Id, Mode, NextHop, keeper};
 
 /// The version of what follows in this file. Nodes of different versions refuse each other.
 pub const WIRE_VERSION: u16 = 1;
@@ -83,15 +83,11 @@ pub struct Envelope {
 pub enum Request {
     /// Who are you, and of which ring?
     Hello,
-    /// Your predecessor, your successors, and the views that you know of. Asked by `stabilize` and `join`.
+    /// Your predecessor and your successors. Asked by `stabilize` and `join`.
     Neighbours,
-    /// I believe that I am your predecessor (Zave's `rectify`).
-    Notify {
-        /// The views that I know of.
-        views: Vec<View>,
-        /// Those before me, the nearest first: hints as to who keeps content together.
-        before: Vec<Contact>,
-    },
+    /// I believe that I am your predecessor (Zave's `rectify`). Those before me are these, the nearest first: hints as to who
+    /// keeps content together.
+    Notify(Vec<Contact>),
     /// The way to an id.
     Route {
         /// The id.
@@ -101,33 +97,6 @@ pub enum Request {
         /// A node to leave out.
         excluding: Option<Id>,
     },
-    /// Take no more writes for this range: I shall serve it.
-    Seal(Interval),
-    /// What the sealed range holds, page by page.
-    Page {
-        /// The range, as it was granted.
-        range: Interval,
-        /// The epoch in which it was sealed.
-        epoch: u64,
-        /// The last id of the page before.
-        after: Option<Id>,
-    },
-    /// I have all of the sealed range, durably: decide that it is mine.
-    Decide {
-        /// The range, as it was granted.
-        range: Interval,
-        /// The epoch in which it was sealed.
-        epoch: u64,
-    },
-    /// I have installed this view: you need not keep its content.
-    Installed {
-        /// The view, as it was decided.
-        view: View,
-        /// How many records came with it.
-        records: u64,
-    },
-    /// I am leaving, and you come before me: fetch what I hold.
-    Absorb(Vec<Interval>),
     /// I have left; this was my predecessor, and these were my successors.
     Departing {
         /// The leaver's predecessor.
@@ -141,10 +110,6 @@ pub enum Request {
     Welcome(Contact),
     /// Join my ring, through me.
     Invite(Ring),
-    /// What is stored under this id? A read of the owner's register.
-    Read(Id),
-    /// Write to the owner's register.
-    Write(Write),
     /// Something among those who keep content.
     Keep(keeper::Request),
     /// Do this as the primary of the view of its register.
@@ -169,40 +134,13 @@ pub enum Reply {
         predecessor: Option<Contact>,
         /// Its successors, nearest first.
         successors: Vec<Contact>,
-        /// The views that it holds and knows of.
-        views: Vec<View>,
     },
-    /// To [`Request::Notify`].
-    Notified {
-        /// The node's predecessor after it has heard the notice.
-        predecessor: Option<Contact>,
-        /// The views that it holds and knows of.
-        views: Vec<View>,
-    },
+    /// To [`Request::Notify`]: the node's predecessor after it has heard the notice.
+    Notified(Option<Contact>),
     /// To [`Request::Route`].
     Route(NextHop),
-    /// To [`Request::Seal`].
-    Sealed {
-        /// What is sealed: the asked range, as far as the asked node holds it.
-        range: Interval,
-        /// The epoch in which it was sealed.
-        epoch: u64,
-    },
-    /// To [`Request::Page`].
-    Page {
-        /// Records in clockwise order.
-        records: Vec<Record>,
-        /// Whether that was the last of them.
-        last: bool,
-    },
-    /// To [`Request::Decide`], and to [`Request::Seal`] by the node that already has it: this view is decided.
-    Decided(View),
     /// Done, or under way.
     Accepted,
-    /// To [`Request::Read`]: the register, tombstones included.
-    Read(Option<Record>),
-    /// To [`Request::Write`].
-    Written(Written),
     /// To [`Request::Keep`].
     Kept(keeper::Reply),
     /// To [`Request::Operate`].
@@ -232,21 +170,12 @@ pub enum Refusal {
     /// It is a member of another ring.
     #[error("it belongs to another ring ({0})")]
     OtherRing(RingId),
-    /// It does not hold that. These are the views that it knows of.
-    #[error("it does not hold that range")]
-    NotHeld(Vec<View>),
     /// It does not hold that id; this node may.
     #[error("it does not serve that id")]
     NotMine(Option<Contact>),
-    /// The range is being handed over, or is not confirmed yet after a restart: ask again in a moment.
-    #[error("that range is changing hands")]
-    Changing,
-    /// It is busy with another hand-over: ask again in a moment.
-    #[error("it is busy with another hand-over")]
+    /// It is busy with something that this would disturb: ask again in a moment.
+    #[error("it is busy with something else")]
     Busy,
-    /// What was asked refers to a hand-over that is no longer open.
-    #[error("that hand-over is no longer open")]
-    Stale,
     /// It has a ring of its own that it cannot give up.
     #[error("it holds a ring of its own: {0}")]
     Settled(String),

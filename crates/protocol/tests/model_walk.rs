@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chordal_protocol::replica::{
-    Answer, Area, Change, Event, Group, Letter, Member, MemoryStore, Name, NotForced, Operation, Replica, Reply,
+    Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation, Replica, Reply,
     Request, Settings, Step, Store, Token, View,
 };
-use chordal_protocol::{Condition, Content, FORCED_EPOCH_STEP, Id, Interval, RequestId, Time, Version, Write, Written};
+use chordal_protocol::{Condition, Content, Id, Interval, RequestId, Time, Version, Write, Written};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::replica::Member;
-use crate::{Chord, Contact, Id, Time};
+use super::Around;
+use crate::{Contact, Id, Time};
 
 /// How many nodes are remembered beside those who are members of something here.
 const STRANGERS: usize = 256;
@@ -79,12 +80,12 @@ impl Book {
     }
 
     /// Forgets those whom nobody here has to ask, the longest unheard first, if they are too many.
-    pub(super) fn prune(&mut self, members: &BTreeSet<Member>, ring: &Chord) {
+    pub(super) fn prune(&mut self, members: &BTreeSet<Member>, around: &Around) {
         if self.known.len() <= STRANGERS {
             return;
         }
         let mut needed: BTreeSet<Id> = members.iter().map(|member| member.id).collect();
-        needed.extend(ring.predecessors().chain(ring.successors()).map(|contact| contact.id));
+        needed.extend(around.predecessors.iter().chain(&around.successors).map(|contact| contact.id));
         let mut strangers: Vec<(Time, Id)> = self
             .known
             .iter()

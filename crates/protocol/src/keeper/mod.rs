@@ -1,6 +1,6 @@
 //! A node as one of those who keep content: its [`Replica`], what the ring wants of it, and where the others are.
 //!
-//! **The ring is a hint, the view is the truth.** A replica knows views and members, and nothing of a ring; [`Chord`] knows who
+//! **The ring is a hint, the view is the truth.** A replica knows views and members, and nothing of a ring; [`Chord`](crate::Chord) knows who
 //! comes before and after whom, and nothing of content. The keeper stands between them. With each beat it looks whether the
 //! views that this node serves are what the ring wants, and proposes a change where they are not (`wishes`). A wish that is
 //! wrong, because pointers are stale or two nodes wish differently, costs time and no value.
@@ -29,7 +29,7 @@ pub use message::{Reply, Request};
 use crate::replica::{
     self, Answer, Change, Event, Letter, Member, Name, NotForced, NotProposed, Operation, Replica, Store, Token, View,
 };
-use crate::{Chord, Contact, Id, Interval, Time};
+use crate::{Contact, Id, Interval, Time};
 use book::Book;
 use clients::Clients;
 use wishes::Wishes;
@@ -60,6 +60,17 @@ impl Default for Settings {
             most_parked: 4_096,
         }
     }
+}
+
+/// Who is around a node on its ring, as far as its pointers go: hints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Around {
+    /// Whether the node is a member. If not, nothing can be said of the ring.
+    pub is_member: bool,
+    /// Those before it, the nearest first.
+    pub predecessors: Vec<Contact>,
+    /// Those after it, the nearest first.
+    pub successors: Vec<Contact>,
 }
 
 /// What a keeper must find again after a restart, besides content.
@@ -266,7 +277,7 @@ impl Keeper {
     }
 
     /// Time has passed. To be called at an interval, some of it by chance, well below [`replica::Settings::suspicion`].
-    pub fn tick<S: Store>(&mut self, store: &mut S, now: Time, ring: &Chord) -> Step {
+    pub fn tick<S: Store>(&mut self, store: &mut S, now: Time, around: &Around) -> Step {
         let mut step = Step::default();
         self.last_tick = now;
         let more = self.replica.tick(store, now);
@@ -279,11 +290,11 @@ impl Keeper {
             // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
             self.propose(store, now, name, &Change::Same, &mut step);
         }
-        self.wish(store, now, ring, &mut step);
+        self.wish(store, now, around, &mut step);
         if self.leaving {
-            self.ask_for_release(ring, &mut step);
+            self.ask_for_release(around, &mut step);
         }
-        self.book.prune(&replica::members_of(self.replica.durable()), ring);
+        self.book.prune(&replica::members_of(self.replica.durable()), around);
         self.go_on(store, now, &mut step);
         step
     }

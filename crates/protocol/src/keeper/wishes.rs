@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 
 use super::circle::Circle;
-use super::{Keeper, Request, Settings, Step};
+use super::{Around, Keeper, Request, Settings, Step};
 use crate::replica::{Change, Group, Member, Name, Store, View};
-use crate::{Chord, Contact, Id, Membership, Time};
+use crate::{Contact, Id, Time};
 
 /// The first and the longest pause after a wish that did not come true, in milliseconds.
 const PAUSES: (u64, u64) = (1_000, 30_000);
@@ -45,11 +45,11 @@ struct Wanted {
 
 impl Keeper {
     /// Proposes what the ring wants, where it is time for it.
-    pub(super) fn wish<S: Store>(&mut self, store: &mut S, now: Time, ring: &Chord, step: &mut Step) {
-        if !matches!(ring.membership(), Membership::Joined | Membership::Leaving) {
+    pub(super) fn wish<S: Store>(&mut self, store: &mut S, now: Time, around: &Around, step: &mut Step) {
+        if !around.is_member {
             return;
         }
-        let circle = self.circle(now, ring);
+        let circle = self.circle(now, around);
         let views: Vec<View> = self.leads().cloned().collect();
         let mut to_meet: Vec<Contact> = Vec::new();
         let mut due: Vec<(Name, Change)> = Vec::new();
@@ -80,11 +80,9 @@ impl Keeper {
     }
 
     /// The nodes that may keep something, by this node's pointers: those that are leaving are not counted any more.
-    fn circle(&self, now: Time, ring: &Chord) -> Circle {
-        let known = ring.predecessors().chain(ring.successors()).cloned();
-        let staying = known.filter(|contact| {
-            contact.id != self.me.id && !ring.has_departed(contact) && !self.book.is_leaving(now, &contact.id)
-        });
+    fn circle(&self, now: Time, around: &Around) -> Circle {
+        let known = around.predecessors.iter().chain(&around.successors).cloned();
+        let staying = known.filter(|contact| contact.id != self.me.id && !self.book.is_leaving(now, &contact.id));
         let me = (!self.leaving).then(|| self.me.clone());
         Circle::of(staying.chain(me))
     }
@@ -178,12 +176,12 @@ impl Keeper {
     }
 
     /// While this node is leaving, those who may make it a member of something are told, and those whom it is a member with.
-    pub(super) fn ask_for_release(&mut self, ring: &Chord, step: &mut Step) {
+    pub(super) fn ask_for_release(&mut self, around: &Around, step: &mut Step) {
         let me = self.me();
         let held = self.replica.durable().held.values();
         let primaries: Vec<Member> = held.map(|held| held.view.primary).filter(|primary| *primary != me).collect();
         let mut told: Vec<Contact> = self.addresses(&primaries);
-        for contact in ring.predecessors().chain(ring.successors()) {
+        for contact in around.predecessors.iter().chain(&around.successors) {
             if contact.id != self.me.id && !told.contains(contact) {
                 told.push(contact.clone());
             }

@@ -26,13 +26,7 @@ impl Chord {
                 Step::ask(Call::new(predecessor, Request::Neighbours, then), Vec::new())
             }
             (None, Some(candidate)) => self.ask_candidate(&candidate, Vec::new()),
-            (None, None) => {
-                let mut events = Vec::new();
-                if self.is_alone() {
-                    self.confirm(&mut events);
-                }
-                Step::done(events)
-            }
+            (None, None) => Step::default(),
         }
     }
 
@@ -43,13 +37,7 @@ impl Chord {
     pub(super) fn resume_check_predecessor(&mut self, then: Then, by: &Contact, outcome: Replied) -> Step {
         let mut events = Vec::new();
         match (then, outcome) {
-            (Then::Predecessor { .. }, Ok(Reply::Neighbours { successors, views, .. })) => {
-                self.reconcile(by, &views, &mut events);
-                let still = self.predecessor.as_ref() == Some(by);
-                if still && successors.first() == Some(&self.me) {
-                    self.confirm_by(&views, &mut events);
-                }
-            }
+            (Then::Predecessor { .. }, Ok(Reply::Neighbours { .. })) => {}
             (Then::Predecessor { .. }, Ok(Reply::Refused(refusal))) if refusal.is_passing() => {}
             (Then::Predecessor { candidate }, _) if self.predecessor.as_ref() == Some(by) => {
                 self.forget_node(by);
@@ -58,10 +46,9 @@ impl Chord {
                     return self.ask_candidate(&candidate, events);
                 }
             }
-            (Then::Candidate, Ok(Reply::Neighbours { views, .. })) => {
+            (Then::Candidate, Ok(Reply::Neighbours { .. })) => {
                 if self.predecessor.is_none() && by.id != self.me.id {
                     self.set_predecessor(Some(by.clone()), &mut events);
-                    self.reconcile(by, &views, &mut events);
                 }
             }
             (Then::Predecessor { .. } | Then::Candidate, _) => {}

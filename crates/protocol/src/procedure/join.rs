@@ -3,8 +3,8 @@
 
 use super::{Purpose, Replied};
 use crate::{
-    Call, Chord, Contact, Event, Flaw, Hop, Lookup, Membership, Mode, Procedure, Refusal, Reply, Request, Step, View,
-    Why, between,
+    Call, Chord, Contact, Event, Flaw, Hop, Lookup, Membership, Mode, Procedure, Refusal, Reply, Request, Step, Why,
+    between,
 };
 
 /// How often a joiner looks again because the ring moved under it.
@@ -72,8 +72,8 @@ impl Chord {
             (Then::Greeted(attempt), Ok(Reply::Hello { me, ring: None, .. })) => {
                 self.join_elsewhere(attempt, format!("{me} has not joined a ring itself yet"))
             }
-            (Then::Place(attempt), Ok(Reply::Neighbours { successors, views, .. })) => {
-                self.take_place(attempt, by, &successors, &views)
+            (Then::Place(attempt), Ok(Reply::Neighbours { successors, .. })) => {
+                self.take_place(attempt, by, &successors)
             }
             (Then::Greeted(attempt) | Then::Place(attempt), Ok(Reply::Refused(refusal))) => {
                 self.join_elsewhere(attempt, format!("{by}: {refusal}"))
@@ -100,7 +100,7 @@ impl Chord {
         Step::ask(Call::new(owner, Request::Neighbours, Then::Place(attempt)), Vec::new())
     }
 
-    fn take_place(&mut self, attempt: Attempt, owner: &Contact, successors: &[Contact], views: &[View]) -> Step {
+    fn take_place(&mut self, attempt: Attempt, owner: &Contact, successors: &[Contact]) -> Step {
         // The lookup has passed over whoever stands at my id. That may be me, in an earlier life at this address; another
         // node, if it lives, does not make room.
         if let Some(other) = successors.iter().find(|contact| contact.id == self.me.id && **contact != self.me) {
@@ -133,7 +133,6 @@ impl Chord {
             }
             None => self.set_successors(owner, &[], &mut events),
         }
-        self.reconcile(owner, views, &mut events);
         self.touch();
         events.push(Event::Begin(Procedure::Stabilize));
         Step::done(events)

@@ -1,21 +1,19 @@
 //! What a node does by itself, a file for each procedure, in the call/resume form.
 
-mod acquire;
 mod check_predecessor;
 mod fix_fingers;
 mod join;
 mod leave;
 mod reunite;
 mod rewire;
-mod settle;
 mod stabilize;
 
 pub use rewire::Side;
 
 use crate::{
-    Call, Chord, Contact, Event, Interval, Lookup, LookupError, Membership, NextHop, Reply, Request, Ring, Step,
+    Call, Chord, Contact, Event, Lookup, LookupError, Membership, NextHop, Reply, Request, Ring, Step,
 };
-use crate::{Time, Unreachable, View};
+use crate::{Time, Unreachable};
 
 /// Something that a node does by itself: at its start, at intervals, or because of what it heard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,16 +40,8 @@ pub enum Procedure {
         /// Whether the whole table is gone through.
         all: bool,
     },
-    /// See to it that this node serves what it owns. To be run at an interval.
-    Settle,
-    /// Fetch a range from the node that serves it.
-    Acquire {
-        /// The range that is wanted.
-        range: Interval,
-        /// Who serves it.
-        from: Contact,
-    },
-    /// Hand over everything and go.
+    /// Say goodbye and go. What the node keeps must have been taken over by others before
+    /// ([`Keeper::leave`](crate::keeper::Keeper::leave)).
     Leave,
     /// Ask a remembered contact to look this node up; if it finds another ring, become one with it.
     Reunite {
@@ -78,8 +68,6 @@ pub(crate) enum Then {
     Join(join::Then),
     Stabilize(stabilize::Then),
     CheckPredecessor(check_predecessor::Then),
-    Settle(settle::Then),
-    Acquire(acquire::Then),
     Leave(leave::Then),
     Reunite(reunite::Then),
     Rewire(Side),
@@ -107,8 +95,6 @@ impl Chord {
             Procedure::Stabilize => self.begin_stabilize(),
             Procedure::CheckPredecessor { candidate } => self.begin_check_predecessor(candidate),
             Procedure::FixFingers { all } => self.begin_fix_fingers(all),
-            Procedure::Settle => self.begin_settle(now),
-            Procedure::Acquire { range, from } => self.begin_acquire(range, &from),
             Procedure::Leave => self.begin_leave(),
             Procedure::Reunite { contact } => self.begin_reunite(&contact),
             Procedure::Rewire { side, to } => Step::ask(Call::new(&to, Request::Hello, Then::Rewire(side)), Vec::new()),
@@ -124,8 +110,6 @@ impl Chord {
             Then::Join(then) => self.resume_join(then, &to, outcome),
             Then::Stabilize(then) => self.resume_stabilize(then, &to, outcome),
             Then::CheckPredecessor(then) => self.resume_check_predecessor(then, &to, outcome),
-            Then::Settle(then) => self.resume_settle(now, then, &to, outcome),
-            Then::Acquire(then) => self.resume_acquire(then, &to, outcome),
             Then::Leave(then) => self.resume_leave(then, &to, outcome),
             Then::Reunite(then) => self.resume_reunite(then, &to, outcome),
             Then::Rewire(side) => self.resume_rewire(side, outcome),
@@ -133,11 +117,10 @@ impl Chord {
         }
     }
 
-    /// A ring of one, which serves the whole circle.
+    /// A ring of one.
     fn create(&mut self, ring: Ring) -> Step {
         self.ring = Some(ring);
         self.membership = Membership::Joined;
-        self.views.install(View::of_one(Interval::whole(self.me.id), 1, &self.me));
         self.touch();
         Step::done(vec![Event::Joined])
     }

@@ -53,7 +53,7 @@ impl Chord {
                 let lookup = Lookup::new(self.me.id, Mode::Fingers, excluding, self.settings.hop_budget, begin);
                 self.route(lookup, Purpose::Reunite)
             }
-            (Then::Successor, Ok(Reply::Neighbours { successors, views, .. })) => {
+            (Then::Successor, Ok(Reply::Neighbours { successors, .. })) => {
                 let nearer = self.successors.first().is_none_or(|mine| between(&self.me.id, &by.id, &mine.id));
                 if !nearer || by.id == self.me.id {
                     return Step::default();
@@ -65,7 +65,6 @@ impl Chord {
                     events.push(Event::Joined);
                 }
                 self.set_successors(by, &successors, &mut events);
-                self.reconcile(by, &views, &mut events);
                 events.push(Event::Begin(Procedure::Stabilize));
                 Step::done(events)
             }

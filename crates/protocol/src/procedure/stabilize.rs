@@ -69,7 +69,7 @@ impl Chord {
         if matches!(&outcome, Ok(Reply::Refused(refusal)) if refusal.is_passing()) {
             return Step::default();
         }
-        let Ok(Reply::Neighbours { predecessor, successors, views }) = outcome else {
+        let Ok(Reply::Neighbours { predecessor, successors }) = outcome else {
             self.drop_successor(by, &mut events);
             if self.has(Flaw::DropsWholeList) {
                 self.successors.clear();
@@ -77,7 +77,6 @@ impl Chord {
             return self.after_loss(steps, events);
         };
         self.set_successors(by, &successors, &mut events);
-        self.reconcile(by, &views, &mut events);
         self.walk_back_or_notify(by, predecessor, steps, events)
     }
 
@@ -126,14 +125,13 @@ impl Chord {
             return Step::default();
         }
         match outcome {
-            Ok(Reply::Neighbours { predecessor, successors, views }) => {
+            Ok(Reply::Neighbours { predecessor, successors }) => {
                 if self.membership == Membership::Isolated {
                     self.membership = Membership::Joined;
                     self.touch();
                     events.push(Event::Joined);
                 }
                 self.set_successors(by, &successors, &mut events);
-                self.reconcile(by, &views, &mut events);
                 self.walk_back_or_notify(by, predecessor, steps, events)
             }
             // It is dead, or no member: the successor stays, and learns of me so that it can check its predecessor.
@@ -158,7 +156,7 @@ impl Chord {
 
     /// What a node tells whom it takes for its successor.
     pub(super) fn notice(&self) -> Request {
-        Request::Notify { views: self.views.told(), before: self.predecessors().cloned().collect() }
+        Request::Notify(self.predecessors().cloned().collect())
     }
 
     fn was_notified(&mut self, by: &Contact, outcome: Replied) -> Step {
@@ -166,13 +164,8 @@ impl Chord {
         if self.successors.first() != Some(by) {
             return Step::default();
         }
-        if let Ok(Reply::Notified { predecessor, views }) = outcome {
-            self.reconcile(by, &views, &mut events);
-            let was_mutual = self.mutual;
+        if let Ok(Reply::Notified(predecessor)) = outcome {
             self.mutual = predecessor.as_ref() == Some(&self.me);
-            if self.mutual && !was_mutual {
-                events.push(Event::Begin(Procedure::Settle));
-            }
             if !self.mutual
                 && let Some(other) = predecessor
                 && between(&self.me.id, &other.id, &by.id)

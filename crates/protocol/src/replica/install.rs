@@ -1,7 +1,8 @@
 //! From a decision to a view that serves, and how a decision reaches everybody.
 
 use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
-use crate::{FORCED_EPOCH_STEP, Version};
+use super::recover::FORCED_EPOCH_STEP;
+use crate::Version;
 
 impl<S: Store> Turn<'_, S> {
     /// This node learns what follows a view. It installs what it is a member of, and gives up the old one, with the content:

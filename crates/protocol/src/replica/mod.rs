@@ -43,7 +43,7 @@ pub use change::NotProposed;
 pub use content::{Area, Label, MemoryStore, Outcome, Parcel, Store, minted};
 pub use message::{Answer, Letter, Marks, Operation, Refusal, Reply, Request};
 pub use planted::Bug;
-pub use recover::NotForced;
+pub use recover::{FORCED_EPOCH_STEP, NotForced};
 pub use view::{Change, Group, Name, Value, View};
 
 use crate::Time;

@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 use super::change::Phase;
 use super::{Change, Event, Group, Member, Name, NotProposed, Replica, Step, Store, Turn};
-use crate::{FORCED_EPOCH_STEP, Time};
+use crate::Time;
+
+/// How far ahead a range is put that is made by force, so that no epoch of its former view can reach it.
+pub const FORCED_EPOCH_STEP: u64 = 1 << 20;
 
 /// Why a forced view was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

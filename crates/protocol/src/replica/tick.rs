@@ -27,11 +27,17 @@ impl Replica {
 impl<S: Store> Turn<'_, S> {
     fn attend(&mut self, name: Name) {
         let Some(held) = self.held(&name) else { return };
-        if !held.installed {
-            self.elsewhere(name, self.later_than(&name));
+        let is_installed = held.installed;
+        if let Some(later) = self.later_than(&name) {
+            // It has decided, and this node was never told, or two views were founded over each other by hand.
+            self.elsewhere(name, Some(later));
+            return;
+        }
+        if !is_installed {
             self.install_staged(name);
             return;
         }
+        let Some(held) = self.held(&name) else { return };
         let suspicion = self.replica.settings.suspicion;
         if self.replica.leads.contains_key(&name) {
             self.lead_again(&name);

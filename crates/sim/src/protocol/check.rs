@@ -10,9 +10,8 @@
 //! While the network is cut, each side is looked at by itself. After a cut there may be two rings, until they are one again.
 
 use chordal_protocol::invariant::{self, Member, Snapshot};
-use chordal_protocol::{Contact, Id, Interval, Membership, Standing};
+use chordal_protocol::{Contact, Id, Membership};
 
-use super::host::Host;
 use super::setup::{Aim, ROUND};
 use super::trace::About;
 use super::world::{MS, World};
@@ -41,8 +40,6 @@ pub(crate) struct Checker {
     changed: Vec<usize>,
     /// How many times the invariants were looked at.
     pub(crate) looks: u64,
-    /// How many ranges were taken by force although a living node served them.
-    pub(crate) taken_from_living: u64,
 }
 
 impl Checker {
@@ -230,28 +227,6 @@ impl World<'_> {
         })
     }
 
-    /// A node has taken a range by force. Where somebody who lives, and could have said so, serves it, that is counted: with
-    /// views of one member nobody can be sure.
-    pub(crate) fn look_for_the_living(&mut self, taker: usize, range: &Interval) {
-        let recently = |at: Option<u64>| at.is_some_and(|at| self.now - at <= self.at_once());
-        if self.checker.broken.is_some() || self.checker.split || recently(self.hosts[taker].misled_at) {
-            return;
-        }
-        let serves = |host: &Host| {
-            let held = host.chord.views().held();
-            held.iter().any(|held| held.standing == Standing::Serving && held.view.range.overlaps(range))
-        };
-        let wronged = self.hosts.iter().enumerate().position(|(at, host)| {
-            at != taker && host.ring == 0 && host.is_live() && !recently(host.lost_at) && serves(host)
-        });
-        if let Some(at) = wronged {
-            self.tell_change(|world| {
-                format!("{} took what {} serves", world.hosts[taker].name(), world.hosts[at].name())
-            });
-            self.checker.taken_from_living += 1;
-        }
-    }
-
     /// A node says that it has lost its ring. If one of those that it knew would have answered, the protocol is wrong.
     pub(crate) fn isolated(&mut self, host: usize) {
         if self.hosts[host].ring != 0 {
@@ -321,27 +296,6 @@ impl World<'_> {
             && self.hosts.iter().any(|host| {
                 host.is_live() && host.chord.membership() == Membership::Isolated && !host.chord.contacts().any(lives)
             })
-    }
-
-    /// Every key must be served by exactly one node, which has the newest value that anybody was told of.
-    pub(crate) fn check_content(&mut self) {
-        for key in 0..super::client::KEYS {
-            let id = super::client::Oracle::id(key);
-            let serving: Vec<usize> = (0..self.hosts.len())
-                .filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live())
-                .filter(|at| self.hosts[*at].chord.admit_read(&id).is_ok())
-                .collect();
-            let [only] = serving[..] else {
-                let names: Vec<&str> = serving.iter().map(|at| self.hosts[*at].name()).collect();
-                self.checker.violated("one_server", format!("key {} is served by [{}]", id.short(), names.join(", ")));
-                return;
-            };
-            let record = self.hosts[only].disk.records.get(&id).cloned();
-            if let Err(why) = self.oracle.reads(&id, record.as_ref()) {
-                let text = format!("{} ends with {why} of key {}", self.hosts[only].name(), id.short());
-                self.checker.violated("newest_content", text);
-            }
-        }
     }
 
     /// Whether the runs are to become ideal in the end.

@@ -67,7 +67,7 @@ impl World<'_> {
         let now = self.time();
         let machine = &mut self.hosts[host];
         let Some(shelf) = &mut machine.shelf else { return };
-        let step = shelf.keeper.tick(&mut shelf.store, now, &machine.chord);
+        let step = shelf.keeper.tick(&mut shelf.store, now, &machine.chord.around());
         self.keeper_did(host, step);
         let next = self.chance.random_range(KEEP / 2..KEEP);
         self.timer_in(host, Timer::Keep, next);

@@ -6,13 +6,12 @@
 use std::collections::VecDeque;
 
 use chordal_protocol::{
-    Call, Chord, Contact, Envelope, Event as Told, Outcome, Procedure, Record, Refusal, Reply, Request, Step, Time,
-    Unreachable, Written,
+    Call, Chord, Contact, Envelope, Event as Told, Outcome, Procedure, Refusal, Reply, Request, Step, Time, Unreachable,
 };
 use rand::RngExt;
 
 use super::host::{Asking, Run, State, Work};
-use super::trace::{About, content, name, name_or_nobody, names, question};
+use super::trace::{About, name, name_or_nobody, names, question};
 use super::world::{Back, Event, MS, Timer, World};
 
 /// How often a newcomer tries before its process gives up, as in the daemon.
@@ -28,20 +27,15 @@ impl World<'_> {
 
     /// Puts a procedure in its lane.
     pub(crate) fn begin(&mut self, host: usize, procedure: Procedure) {
-        let lane = match procedure {
-            Procedure::Settle => 1,
-            Procedure::Acquire { .. } => 2,
-            _ => 0,
-        };
-        self.hosts[host].lanes[lane].put(procedure);
-        self.next_in_lane(host, lane);
+        self.hosts[host].lane.put(procedure);
+        self.next_in_lane(host);
     }
 
-    fn next_in_lane(&mut self, host: usize, lane: usize) {
-        while !self.hosts[host].lanes[lane].busy {
-            let Some(procedure) = self.hosts[host].lanes[lane].waiting.pop_front() else { return };
-            self.hosts[host].lanes[lane].busy = true;
-            self.start(host, procedure, Work::Lane(lane));
+    fn next_in_lane(&mut self, host: usize) {
+        while !self.hosts[host].lane.busy {
+            let Some(procedure) = self.hosts[host].lane.waiting.pop_front() else { return };
+            self.hosts[host].lane.busy = true;
+            self.start(host, procedure, Work::Lane);
         }
     }
 
@@ -94,11 +88,7 @@ impl World<'_> {
 
     /// What a step wants done: first what must be durable, then what happened, then the next question.
     fn apply(&mut self, host: usize, run: u64, step: Step) {
-        let Step { merge, drop, next, events } = step;
-        for record in merge {
-            self.hosts[host].disk.merge(record);
-        }
-        self.hosts[host].disk.drop_ranges(&drop);
+        let Step { next, events } = step;
         if let Some(run) = self.hosts[host].runs.get_mut(&run) {
             run.open.extend(next);
         }
@@ -107,27 +97,19 @@ impl World<'_> {
     }
 
     fn go_on(&mut self, host: usize, number: u64) {
-        let life = self.hosts[host].life;
-        let Some(run) = self.hosts[host].runs.get_mut(&number) else { return };
-        match run.open.front() {
-            Some(call) if call.delay > 0 => {
-                let delay = call.delay * MS;
-                self.at(delay, Event::Asks { host, life, run: number });
-            }
-            Some(_) => self.asks(host, number),
-            None => self.ended(host, number),
-        }
+        let Some(run) = self.hosts[host].runs.get(&number) else { return };
+        if run.open.is_empty() { self.ended(host, number) } else { self.asks(host, number) }
     }
 
     fn ended(&mut self, host: usize, number: u64) {
-        if let Some(Run { work: Work::Lane(lane), .. }) = self.hosts[host].runs.remove(&number) {
-            self.hosts[host].lanes[lane].busy = false;
-            self.next_in_lane(host, lane);
+        if let Some(Run { work: Work::Lane, .. }) = self.hosts[host].runs.remove(&number) {
+            self.hosts[host].lane.busy = false;
+            self.next_in_lane(host);
         }
     }
 
     /// Makes the call that stands first.
-    pub(crate) fn asks(&mut self, host: usize, number: u64) {
+    fn asks(&mut self, host: usize, number: u64) {
         let Some(run) = self.hosts[host].runs.get_mut(&number) else { return };
         let Some(call) = run.open.pop_front() else { return };
         let (to, request) = (call.to.clone(), call.request.clone());
@@ -190,37 +172,12 @@ impl World<'_> {
     /// Answers a question as the daemon does, at once or later.
     fn serve(&mut self, at: usize, envelope: Envelope, back: Back) -> Option<Reply> {
         let from = envelope.from.clone();
-        if let Request::Write(write) = &envelope.request
-            && let Some(version) = self.hosts[at].recent.get(&write.request)
-        {
-            return Some(Reply::Written(Written::Done(*version)));
-        }
         let now = self.time();
         let answer = self.change(at, |chord| chord.serve(now, envelope));
-        let machine = &mut self.hosts[at];
-        machine.disk.drop_ranges(&answer.drop);
         let reply = match answer.outcome {
             Outcome::Reply(reply) => reply,
             Outcome::Keep(request) => return self.keeper_serves(at, &from, request),
             Outcome::Operate(operation) => return self.operate_at(at, operation, back),
-            Outcome::Scan(range, after) => {
-                let (records, last) = machine.disk.page(&range, after, 3);
-                Reply::Page { records, last }
-            }
-            Outcome::Read(id) => {
-                let record = machine.disk.records.get(&id).cloned();
-                if let Err(why) = self.oracle.reads(&id, record.as_ref()) {
-                    let who = self.hosts[at].name().to_owned();
-                    self.checker.violated("newest_content", format!("{who} serves {} of key {}", why, id.short()));
-                }
-                Reply::Read(record)
-            }
-            Outcome::Write(write, version) => {
-                machine.recent.insert(write.request, version);
-                let (id, key, content, request) = (write.id, write.key, write.content, write.request);
-                machine.disk.merge(Record { id, key, content, version, request });
-                Reply::Written(Written::Done(version))
-            }
             Outcome::Invite(..) => {
                 let text = "nobody is invited in a simulation".to_owned();
                 Reply::Refused(Refusal::Settled(text))
@@ -275,37 +232,24 @@ impl World<'_> {
                 }
                 self.apply(host, number, step);
             }
-            None if self.setup.content.is_some() => self.wish_answered(host, number, &asking.to, outcome),
-            None => self.operation_answered(host, number, &asking.to, outcome),
+            None => self.wish_answered(host, number, &asking.to, outcome),
         }
     }
 
     fn happened(&mut self, host: usize, events: Vec<Told>) {
         for event in events {
-            match event.clone() {
+            match event {
                 Told::Begin(procedure) => self.begin(host, procedure),
                 Told::Joined => {
                     self.hosts[host].attempts = 0;
                     self.start_timers(host);
                 }
                 Told::JoinFailed { reason, .. } => self.join_failed(host, &reason),
-                Told::Taken { range, .. } => {
-                    self.tell_content(host, &event);
-                    self.look_for_the_living(host, &range);
-                    self.oracle.taken(&range);
-                }
                 Told::Left => self.left(host),
                 Told::Isolated => self.isolated(host),
-                Told::Received { .. } | Told::Given { .. } | Told::Yielded { .. } | Told::Confirmed => {
-                    self.tell_content(host, &event);
-                }
-                Told::Successor(_) | Told::Predecessor(_) => {}
+                Told::Successor(_) | Told::Predecessor(_) | Told::GaveUpRing => {}
             }
         }
-    }
-
-    fn tell_content(&mut self, host: usize, event: &Told) {
-        self.tell_change(|world| format!("{}: {}", world.hosts[host].name(), content(event)));
     }
 
     fn join_failed(&mut self, host: usize, reason: &str) {
@@ -319,14 +263,9 @@ impl World<'_> {
         }
     }
 
-    /// Who goes with its hands full may come back with what it has; its machine stands.
     fn left(&mut self, host: usize) {
         self.tell_change(|world| format!("{} has left", world.hosts[host].name()));
-        let full = !self.hosts[host].chord.views().held().is_empty();
         self.gone(host);
-        if full {
-            self.hosts[host].state = State::Crashed { silent: false };
-        }
     }
 
     fn gone(&mut self, host: usize) {

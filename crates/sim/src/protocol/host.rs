@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use chordal_protocol::invariant::Member;
 use chordal_protocol::{
-    Call, Chord, Contact, Durable, Envelope, Id, Interval, Membership, Procedure, Record, RequestId, Version,
+    Call, Chord, Contact, Durable, Envelope, Membership, Procedure,
 };
 
-use super::client::Operation;
 use super::content::Shelf;
 use super::wish::Wish;
 use super::world::Event;
@@ -32,7 +31,6 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) state: Option<Durable>,
-    pub(crate) records: BTreeMap<Id, Record>,
     revision: u64,
     pointers: u64,
 }
@@ -53,32 +51,9 @@ impl Disk {
         (self.revision, self.pointers) = (0, 0);
     }
 
-    /// Keeps the newer of two records.
-    pub(crate) fn merge(&mut self, record: Record) {
-        if self.records.get(&record.id).is_none_or(|old| old.version < record.version) {
-            self.records.insert(record.id, record);
-        }
-    }
-
-    pub(crate) fn drop_ranges(&mut self, ranges: &[Interval]) {
-        if !ranges.is_empty() {
-            self.records.retain(|id, _| !ranges.iter().any(|range| range.contains(id)));
-        }
-    }
-
-    /// A page of a range, in clockwise order, and whether it is the last.
-    pub(crate) fn page(&self, range: &Interval, after: Option<Id>, most: usize) -> (Vec<Record>, bool) {
-        let mut found: Vec<&Record> = self.records.values().filter(|record| range.contains(&record.id)).collect();
-        found.sort_by_key(|record| range.lo.distance(&record.id));
-        if let Some(after) = after {
-            found.retain(|record| range.lo.distance(&after) < range.lo.distance(&record.id));
-        }
-        let last = found.len() <= most;
-        (found.into_iter().take(most).cloned().collect(), last)
-    }
 }
 
-/// A procedure, or a client's operation, in the middle of which a node is.
+/// A procedure, or a client's wish, in the middle of which a node is.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) work: Work,
@@ -89,13 +64,11 @@ pub(crate) struct Run {
 /// What a run is.
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
-    /// A procedure that waited in this lane.
-    Lane(usize),
+    /// A procedure that waited in the lane.
+    Lane,
     /// A procedure that waits for no other.
     Alone,
-    /// A read or a write for a client of this node.
-    Operation(Operation),
-    /// The same, of a register that several nodes keep.
+    /// What a client of this node wants.
     Wish(Wish),
 }
 
@@ -103,7 +76,7 @@ pub(crate) enum Work {
 #[derive(Debug, Clone)]
 pub(crate) struct Asking {
     pub(crate) to: Contact,
-    /// The protocol's call; none if a client's operation asks.
+    /// The protocol's call; none if a client's wish asks.
     pub(crate) call: Option<Call>,
     pub(crate) envelope: Envelope,
     pub(crate) attempt: u32,
@@ -111,7 +84,7 @@ pub(crate) struct Asking {
     pub(crate) number: u64,
 }
 
-/// Procedures of one kind run one after the other, as in the daemon.
+/// Procedures run one after the other, as in the daemon.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lane {
     pub(crate) waiting: VecDeque<Procedure>,
@@ -144,11 +117,9 @@ pub(crate) struct Host {
     pub(crate) attempts: u32,
     pub(crate) beats: u64,
     pub(crate) runs: BTreeMap<u64, Run>,
-    pub(crate) lanes: [Lane; 3],
+    pub(crate) lane: Lane,
     /// What came while it was paused.
     pub(crate) inbox: Vec<Event>,
-    /// The writes that it has done, so that one that comes again is not done again.
-    pub(crate) recent: BTreeMap<RequestId, Version>,
     /// Whether its timers run.
     pub(crate) timers: bool,
     /// What others see of it, made anew whenever that changes.
@@ -179,9 +150,8 @@ impl Host {
             attempts: 0,
             beats: 0,
             runs: BTreeMap::new(),
-            lanes: Default::default(),
+            lane: Lane::default(),
             inbox: Vec::new(),
-            recent: BTreeMap::new(),
             timers: false,
             member,
             joined_at: None,
@@ -209,9 +179,8 @@ impl Host {
     pub(crate) fn interrupt(&mut self) {
         self.life += 1;
         self.runs.clear();
-        self.lanes = Default::default();
+        self.lane = Lane::default();
         self.inbox.clear();
-        self.recent.clear();
         self.timers = false;
         if let Some(shelf) = &mut self.shelf {
             shelf.interrupt();

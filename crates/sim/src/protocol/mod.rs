@@ -6,7 +6,6 @@
 //! and `network` do the harm, `operations` are the clients, and `check` looks after every step whether what must hold does.
 
 mod check;
-mod client;
 mod content;
 mod wish;
 mod drive;
@@ -14,7 +13,6 @@ mod faults;
 mod host;
 mod nemesis;
 mod network;
-mod operations;
 mod run;
 mod scenario;
 mod setup;

@@ -34,10 +34,6 @@ pub struct Outcome {
     pub hops: Vec<u32>,
     /// How many reads and writes came to their end, and how many got no answer.
     pub operations: (u64, u64),
-    /// How many ranges were taken by force although a living node served them.
-    pub taken_from_living: u64,
-    /// How many keys were in a range that was taken by force.
-    pub forked: usize,
 }
 
 /// Runs one seed. The sink is told all that happens.
@@ -81,11 +77,7 @@ pub(crate) fn recover(world: &mut World<'_>) -> (Option<u64>, Option<u64>) {
         }
     }
     if ready.is_some() {
-        if world.setup.content.is_some() {
-            world.read_all();
-        } else {
-            world.check_content();
-        }
+        world.read_all();
         world.check();
     }
     (ideal, ready)
@@ -105,8 +97,6 @@ pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Opt
         rounds_to_ideal: rounds.0,
         rounds_to_ready: rounds.1,
         hops: world.hops,
-        operations: (world.oracle.done, world.oracle.unavailable),
-        taken_from_living: world.checker.taken_from_living,
-        forked: world.oracle.forked(),
+        operations: (world.register.done, world.register.refused + world.register.unknown),
     }
 }

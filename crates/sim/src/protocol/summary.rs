@@ -83,8 +83,6 @@ pub struct Summary {
     pub hops: Histogram,
     /// Reads and writes that came to their end.
     pub operations: u64,
-    /// Ranges that were taken by force although a living node served them.
-    pub taken_from_living: u64,
     /// Reads and writes that got no answer.
     pub unavailable: u64,
 }
@@ -98,7 +96,6 @@ impl Summary {
         self.faults.add(&outcome.faults);
         self.operations += outcome.operations.0;
         self.unavailable += outcome.operations.1;
-        self.taken_from_living += outcome.taken_from_living;
         outcome.hops.iter().for_each(|hops| self.hops.note(u64::from(*hops)));
         match (outcome.violation, outcome.outside) {
             (Some(violation), _) => self.failures.push((outcome.seed, violation)),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chordal_protocol::replica::{self, Operation};
 use chordal_protocol::keeper;
-use chordal_protocol::{Contact, Event, Interval, NextHop, Refusal, Reply, Request, View};
+use chordal_protocol::{Contact, Interval, NextHop, Reply, Request};
 
 /// What a line of a trace is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,43 +66,16 @@ fn range(range: &Interval) -> String {
     if range.is_whole() { "all".to_owned() } else { format!("[{}, {})", range.lo.short(), range.hi.short()) }
 }
 
-fn view(view: &View) -> String {
-    format!("{} epoch {} at {}", range(&view.range), view.epoch, name(&view.primary))
-}
-
-/// What happened to a range, in words.
-pub(crate) fn content(event: &Event) -> String {
-    match event {
-        Event::Taken { range: taken, from } => {
-            format!("takes {} of {} by force", range(taken), name_or_nobody(from.as_ref()))
-        }
-        Event::Received { range: received, from, records } => {
-            format!("has received {} with {records} records from {}", range(received), name(from))
-        }
-        Event::Given { range: given, to, .. } => format!("has given {} to {}", range(given), name(to)),
-        Event::Yielded { range: yielded, to } => format!("yields {} to {}", range(yielded), name(to)),
-        Event::Confirmed => "serves again what it held before it was started again".to_owned(),
-        other => format!("{other:?}"),
-    }
-}
-
 /// A question in words.
 pub(crate) fn question(request: &Request) -> String {
     match request {
         Request::Hello => "who are you?".to_owned(),
         Request::Neighbours => "your neighbours?".to_owned(),
-        Request::Notify { .. } => "I am before you".to_owned(),
+        Request::Notify(_) => "I am before you".to_owned(),
         Request::Route { key, .. } => format!("the way to {}?", key.short()),
-        Request::Seal(wanted) => format!("seal {} for me", range(wanted)),
-        Request::Page { range: wanted, .. } => format!("a page of {}?", range(wanted)),
-        Request::Decide { range: wanted, .. } => format!("decide that {} is mine", range(wanted)),
-        Request::Installed { view: installed, .. } => format!("I have installed {}", view(installed)),
-        Request::Absorb(_) => "I leave: fetch what I hold".to_owned(),
         Request::Departing { .. } => "I have left".to_owned(),
         Request::Welcome(joiner) => format!("welcome {}", name(joiner)),
         Request::Invite(_) => "join my ring".to_owned(),
-        Request::Read(id) => format!("read {}", id.short()),
-        Request::Write(write) => format!("write {}", write.id.short()),
         Request::Operate(Operation::Get(id)) => format!("what is {}?", id.short()),
         Request::Operate(Operation::Write(write)) => format!("write {}", write.id.short()),
         Request::Keep(keeper::Request::Introduce(_)) => "which incarnation are you?".to_owned(),
@@ -168,25 +141,13 @@ pub(crate) fn answer(reply: &Reply) -> String {
         Reply::Neighbours { predecessor, successors, .. } => {
             format!("before me {}, after me {}", name_or_nobody(predecessor.as_ref()), names(successors))
         }
-        Reply::Notified { predecessor, .. } => format!("before me is {}", name_or_nobody(predecessor.as_ref())),
+        Reply::Notified(predecessor) => format!("before me is {}", name_or_nobody(predecessor.as_ref())),
         Reply::Route(NextHop::Owner { .. }) => "that is mine".to_owned(),
         Reply::Route(NextHop::Via(hops)) => match hops.first() {
             Some(hop) => format!("ask {} ({})", name(&hop.contact), hop.why),
             None => "I know no way".to_owned(),
         },
-        Reply::Sealed { range: sealed, epoch } => format!("{} is sealed in epoch {epoch}", range(sealed)),
-        Reply::Page { records, last } => format!("{} records{}", records.len(), if *last { ", the last" } else { "" }),
-        Reply::Decided(decided) => format!("decided: {}", view(decided)),
         Reply::Accepted => "yes".to_owned(),
-        Reply::Read(record) => record.as_ref().map_or("nothing".to_owned(), |it| format!("version {}", it.version)),
-        Reply::Written(_) => "written".to_owned(),
-        Reply::Refused(Refusal::NotHeld(views)) => {
-            let known: Vec<String> = views.iter().map(view).collect();
-            format!(
-                "no: I do not hold that, and know of {}",
-                if known.is_empty() { "nobody".to_owned() } else { known.join(", ") }
-            )
-        }
         Reply::Answered(replica::Answer::Refused(refusal)) => format!("not now: {refusal:?}"),
         Reply::Answered(answer) => answer.version().map_or("nothing".to_owned(), |version| format!("version {version}")),
         Reply::Kept(keeper::Reply::Introduced(member)) => format!("incarnation {:x}", member.incarnation),

@@ -1,19 +1,21 @@
-//! What clients want of registers that several nodes keep: they go on, with the same request id, until they have an answer or
-//! their time is over.
+//! What clients want: of a register that several nodes keep, or, where nodes keep nothing, the way to its owner. They go on, with
+//! the same request id, until they have an answer or their time is over.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use chordal_protocol::replica::{Answer, Operation};
 use chordal_protocol::{
-    Condition, Contact, Content, Lookup, Mode, NextHop, Refusal, Reply, Request, RequestId, Unreachable, Version,
+    Condition, Contact, Content, Id, Lookup, Mode, NextHop, Refusal, Reply, Request, RequestId, Unreachable, Version,
     Write, Written,
 };
 use rand::RngExt;
 
-use super::client::{KEYS, Oracle};
 use super::host::{Run, Work};
 use super::run::go_on_until;
 use super::world::{Event, MS, World};
+
+/// How many keys clients use.
+const KEYS: usize = 24;
 
 /// For how long a client goes on, in simulated milliseconds.
 const DEADLINE: u64 = 6_000;
@@ -26,7 +28,9 @@ const AGAIN: std::ops::Range<u64> = 20..200;
 pub(crate) struct Wish {
     /// Its place in the register.
     place: usize,
-    operation: Operation,
+    id: Id,
+    /// None if only the way is wanted.
+    operation: Option<Operation>,
     lookup: Option<Lookup>,
     hops: u32,
     hints: u32,
@@ -39,9 +43,9 @@ const HINTS: u32 = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct Past {
     pub(crate) key: usize,
-    pub(crate) operation: Operation,
+    pub(crate) operation: Option<Operation>,
     pub(crate) invoked: u64,
-    pub(crate) returned: Option<(u64, Answer)>,
+    pub(crate) returned: Option<(u64, Option<Answer>)>,
     /// The newest version that anybody had been told of when it began.
     floor: Option<Version>,
     /// Whether somebody may have done it.
@@ -53,15 +57,33 @@ pub(crate) struct Past {
 pub(crate) struct Register {
     pub(crate) past: Vec<Past>,
     told: BTreeMap<usize, (Version, Option<Content>)>,
+    pub(crate) done: u64,
     pub(crate) unknown: u64,
     pub(crate) refused: u64,
 }
 
 impl World<'_> {
-    /// A client wants something through this node.
-    pub(crate) fn wish(&mut self, host: usize) {
+    /// A client wants something through some node, and the next one comes after a while.
+    pub(crate) fn client(&mut self) {
+        if self.setup.operations <= 0.0 || !self.troubled {
+            return;
+        }
+        let gap = self.chance.random_range(0.0..2.0) / self.setup.operations * 1e6;
+        self.at(gap as u64 + 1, Event::Client);
+        let live: Vec<usize> = (0..self.hosts.len())
+            .filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live() && self.hosts[*at].member.joined)
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        let host = live[self.chance.random_range(0..live.len())];
         let key = self.chance.random_range(0..KEYS);
-        let id = Oracle::id(key);
+        let operation = self.setup.content.is_some().then(|| self.some_operation(key));
+        self.want(host, key, operation);
+    }
+
+    fn some_operation(&mut self, key: usize) -> Operation {
+        let id = id_of(key);
         let request = RequestId((u128::from(self.now / MS + 1) << 64) | u128::from(self.chance.random::<u64>()));
         let told = self.register.told.get(&key).map(|(version, _)| *version);
         let condition = match (self.chance.random_range(0..4), told) {
@@ -69,16 +91,15 @@ impl World<'_> {
             (1, None) => Condition::Absent,
             _ => Condition::Always,
         };
-        let operation = if self.chance.random_bool(0.5) {
-            Operation::Get(id)
-        } else {
-            let content = Oracle::content(self.chance.random());
-            Operation::Write(Write { id, key: None, content, condition, request })
-        };
-        self.want(host, key, operation);
+        if self.chance.random_bool(0.5) {
+            return Operation::Get(id);
+        }
+        let bytes = self.chance.random::<u64>().to_be_bytes().to_vec();
+        let content = Content::Value { bytes, content_type: "application/octet-stream".to_owned() };
+        Operation::Write(Write { id, key: None, content, condition, request })
     }
 
-    fn want(&mut self, host: usize, key: usize, operation: Operation) {
+    fn want(&mut self, host: usize, key: usize, operation: Option<Operation>) {
         let place = self.register.past.len();
         let floor = self.register.told.get(&key).map(|(version, _)| *version);
         let past = Past {
@@ -91,13 +112,14 @@ impl World<'_> {
         };
         self.register.past.push(past);
         let number = self.next_number();
-        self.find_primary(host, number, Wish { place, operation, lookup: None, hops: 0, hints: HINTS });
+        let id = id_of(key);
+        self.find_primary(host, number, Wish { place, id, operation, lookup: None, hops: 0, hints: HINTS });
     }
 
     fn find_primary(&mut self, host: usize, number: u64, mut wish: Wish) {
         wish.hints = HINTS;
         let mode = [Mode::Linear, Mode::Fingers, Mode::Cached][self.chance.random_range(0..3)];
-        match self.hosts[host].chord.lookup(*wish.operation.id(), mode) {
+        match self.hosts[host].chord.lookup(wish.id, mode) {
             Some(lookup) => self.next_hop_of(host, number, wish, lookup),
             None => {
                 let me = self.hosts[host].chord.me().clone();
@@ -110,7 +132,7 @@ impl World<'_> {
         match lookup.next_hop() {
             Ok(hop) => {
                 wish.hops += 1;
-                let request = Request::Route { key: *wish.operation.id(), mode: lookup.mode(), excluding: None };
+                let request = Request::Route { key: wish.id, mode: lookup.mode(), excluding: None };
                 wish.lookup = Some(lookup);
                 self.put(host, number, wish, hop.contact, request);
             }
@@ -120,8 +142,14 @@ impl World<'_> {
 
     fn ask_primary(&mut self, host: usize, number: u64, mut wish: Wish, to: Contact) {
         wish.lookup = None;
+        let Some(operation) = wish.operation.clone() else {
+            // The way was all that was wanted.
+            self.register.past[wish.place].returned = Some((self.now, None));
+            self.register.done += 1;
+            return;
+        };
         self.register.past[wish.place].may_have_happened = true;
-        let request = Request::Operate(wish.operation.clone());
+        let request = Request::Operate(operation);
         self.put(host, number, wish, to, request);
     }
 
@@ -178,20 +206,19 @@ impl World<'_> {
             (None, Ok(Reply::Answered(Answer::Refused(_) | Answer::Unknown))) => self.later(host, number, wish),
             (None, Ok(Reply::Answered(answer))) => self.fulfilled(wish, answer),
             (None, _) => {
-                let id = *wish.operation.id();
-                self.change(host, |chord| chord.forget_owner(&id));
+                self.change(host, |chord| chord.forget_owner(&wish.id));
                 self.later(host, number, wish);
             }
         }
     }
 
     fn fulfilled(&mut self, wish: Wish, answer: Answer) {
-        self.oracle.done += 1;
+        self.register.done += 1;
         let past = &mut self.register.past[wish.place];
-        past.returned = Some((self.now, answer.clone()));
+        past.returned = Some((self.now, Some(answer.clone())));
         let (key, floor) = (past.key, past.floor);
         let content = match (&wish.operation, &answer) {
-            (Operation::Write(write), Answer::Written(Written::Done(_))) => Some(write.content.clone()),
+            (Some(Operation::Write(write)), Answer::Written(Written::Done(_))) => Some(write.content.clone()),
             (_, answer) => answer.value().cloned(),
         };
         let version = answer.version();
@@ -211,12 +238,15 @@ impl World<'_> {
 
     /// When all is quiet, every register is read once more.
     pub(crate) fn read_all(&mut self) {
+        if self.setup.content.is_none() {
+            return;
+        }
         let from = self.register.past.len();
         let live: Vec<usize> =
             (0..self.hosts.len()).filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live()).collect();
         for key in 0..KEYS {
             let host = live[self.chance.random_range(0..live.len())];
-            self.want(host, key, Operation::Get(Oracle::id(key)));
+            self.want(host, key, Some(Operation::Get(id_of(key))));
         }
         let end = self.now + 2 * DEADLINE * MS;
         go_on_until(self, end);
@@ -226,3 +256,6 @@ impl World<'_> {
     }
 }
 
+fn id_of(key: usize) -> Id {
+    Id::of(format!("key {key}"))
+}

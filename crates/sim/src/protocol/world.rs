@@ -9,7 +9,6 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::check::Checker;
-use super::client::Oracle;
 use super::faults::{FaultCounts, Kind};
 use super::host::{Host, State};
 use super::network::Network;
@@ -43,8 +42,6 @@ pub(crate) enum Event {
     Answered { back: Back, outcome: Result<Reply, Unreachable> },
     /// An answer has been waited for long enough.
     Expires { back: Back },
-    /// A call that was to wait is made.
-    Asks { host: usize, life: u32, run: u64 },
     /// A timer of a node has come.
     Timer { host: usize, life: u32, timer: Timer },
     /// A paused node goes on.
@@ -62,7 +59,7 @@ pub(crate) enum Event {
 /// What a node does at intervals, or after a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timer {
-    /// Stabilize, check the predecessor, settle, now and then look for rings that were split off.
+    /// Stabilize, check the predecessor, now and then look for rings that were split off.
     Round,
     /// See to the views.
     Keep,
@@ -116,7 +113,6 @@ pub(crate) struct World<'a> {
     places: BTreeMap<String, usize>,
     pub(crate) network: Network,
     pub(crate) counts: FaultCounts,
-    pub(crate) oracle: Oracle,
     /// What clients wanted of replicated registers, and what they were told.
     pub(crate) register: super::wish::Register,
     pub(crate) hops: Vec<u32>,
@@ -149,7 +145,6 @@ impl<'a> World<'a> {
             places: BTreeMap::new(),
             network: Network::default(),
             counts: FaultCounts::default(),
-            oracle: Oracle::default(),
             register: super::wish::Register::default(),
             hops: Vec::new(),
             checker: Checker::default(),
@@ -291,7 +286,7 @@ impl<'a> World<'a> {
         let addressee = match &event {
             Event::Arrives { at, .. } => Some((*at, None)),
             Event::Answered { back, .. } | Event::Expires { back } => Some((back.host, Some(back.life))),
-            Event::Asks { host, life, .. } | Event::WishAgain { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
+            Event::WishAgain { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
             _ => None,
         };
         if let Some((host, life)) = addressee {
@@ -307,7 +302,6 @@ impl<'a> World<'a> {
             Event::Arrives { at, envelope, back } => self.arrives(at, envelope, back),
             Event::Answered { back, outcome } => self.answered(back, outcome),
             Event::Expires { back } => self.expires(back),
-            Event::Asks { host, run, .. } => self.asks(host, run),
             Event::Timer { host, timer, .. } => self.timer(host, timer),
             Event::Resumes { host, life } => self.resumes(host, life),
             Event::Heals { number } => self.heals(number),
@@ -325,7 +319,6 @@ impl<'a> World<'a> {
             Timer::Round => {
                 self.begin(host, Procedure::Stabilize);
                 self.begin(host, Procedure::CheckPredecessor { candidate: None });
-                self.begin(host, Procedure::Settle);
                 self.reunite_now_and_then(host);
                 let next = self.chance.random_range(ROUND * MS..ROUND * MS * 6 / 5);
                 self.timer_in(host, Timer::Round, next);
