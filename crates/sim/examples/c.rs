@@ -14,5 +14,5 @@ fn main() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     let s = simulate(&setup, from..to, |_| (), &stop);
     for (seed, v) in s.failures.iter().take(12) { println!("seed {seed}: {v:?}"); }
-    println!("runs {} passed {} outside {} failed {} ops {} unav {} ideal {:?} ready {:?} steps {}", s.runs, s.passed, s.assumption_broken, s.failures.len(), s.operations, s.unavailable, s.rounds_to_ideal.spread(), s.rounds_to_ready.spread(), s.steps);
+    println!("unknown {} histories {} lost {} stale {}", s.unknown, s.histories_checked, s.writes_lost, s.stale_reads); println!("runs {} passed {} outside {} failed {} ops {} unav {} ideal {:?} ready {:?} steps {}", s.runs, s.passed, s.assumption_broken, s.failures.len(), s.operations, s.unavailable, s.rounds_to_ideal.spread(), s.rounds_to_ready.spread(), s.steps);
 }

@@ -5,6 +5,7 @@ use super::faults::FaultCounts;
 use super::setup::{ROUND, Setup};
 use super::trace::Sink;
 use super::world::{FATE, MS, World};
+use crate::history;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub rounds_to_ready: Option<u64>,
     /// How many nodes the lookups of clients asked.
     pub hops: Vec<u32>,
+    /// What clients were told of registers, and whether that can be.
+    pub content: history::Summary,
     /// How many reads and writes came to their end, and how many got no answer.
     pub operations: (u64, u64),
 }
@@ -84,8 +87,10 @@ pub(crate) fn recover(world: &mut World<'_>) -> (Option<u64>, Option<u64>) {
 }
 
 pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Option<u64>)) -> Outcome {
+    let content = world.judge();
     world.print();
     Outcome {
+        content,
         seed,
         nodes: world.wanted,
         steps: world.steps,
@@ -97,6 +102,6 @@ pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Opt
         rounds_to_ideal: rounds.0,
         rounds_to_ready: rounds.1,
         hops: world.hops,
-        operations: (world.register.done, world.register.refused + world.register.unknown),
+        operations: (world.register.done, world.register.given_up),
     }
 }

@@ -85,6 +85,14 @@ pub struct Summary {
     pub operations: u64,
     /// Reads and writes that got no answer.
     pub unavailable: u64,
+    /// Writes whose outcome no client knew, and reads without an answer.
+    pub unknown: u64,
+    /// Histories of registers that were judged.
+    pub histories_checked: u64,
+    /// Acknowledged writes that were gone in the end.
+    pub writes_lost: u64,
+    /// Reads of something older than what somebody had been told before.
+    pub stale_reads: u64,
 }
 
 impl Summary {
@@ -96,6 +104,10 @@ impl Summary {
         self.faults.add(&outcome.faults);
         self.operations += outcome.operations.0;
         self.unavailable += outcome.operations.1;
+        self.unknown += outcome.content.unknown;
+        self.histories_checked += outcome.content.histories_checked;
+        self.writes_lost += outcome.content.writes_lost;
+        self.stale_reads += outcome.content.stale_reads;
         outcome.hops.iter().for_each(|hops| self.hops.note(u64::from(*hops)));
         match (outcome.violation, outcome.outside) {
             (Some(violation), _) => self.failures.push((outcome.seed, violation)),

@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::host::{Run, Work};
 use super::run::go_on_until;
+use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
 use super::world::{Event, MS, World};
 
 /// How many keys clients use.
@@ -26,40 +27,36 @@ const AGAIN: std::ops::Range<u64> = 20..200;
 /// A wish under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
-    /// Its place in the register.
-    place: usize,
+    key: usize,
     id: Id,
+    begun: u64,
+    /// Its place in the history, if it has one.
+    place: usize,
+    /// Whether an attempt was left without an answer: it may have happened, or may yet.
+    in_doubt: bool,
     /// None if only the way is wanted.
     operation: Option<Operation>,
     lookup: Option<Lookup>,
     hops: u32,
     hints: u32,
+    /// How often a primary was asked.
+    attempts: u32,
 }
 
 /// How many hints are followed before a client looks for the owner again.
 const HINTS: u32 = 4;
 
-/// What was wanted, and what the client was told.
-#[derive(Debug, Clone)]
-pub(crate) struct Past {
-    pub(crate) key: usize,
-    pub(crate) operation: Option<Operation>,
-    pub(crate) invoked: u64,
-    pub(crate) returned: Option<(u64, Option<Answer>)>,
-    /// The newest version that anybody had been told of when it began.
-    floor: Option<Version>,
-    /// Whether somebody may have done it.
-    may_have_happened: bool,
-}
-
-/// All that was wanted.
+/// All that was wanted, and what clients were told.
 #[derive(Debug, Default)]
 pub(crate) struct Register {
-    pub(crate) past: Vec<Past>,
-    told: BTreeMap<usize, (Version, Option<Content>)>,
+    /// Operations on registers, and from which on they are the reads of the end.
+    pub(crate) history: Vec<Past>,
+    pub(crate) end: Option<usize>,
+    /// The newest version that anybody was told of each key.
+    told: BTreeMap<usize, Version>,
+    /// How many wishes were fulfilled, and how many never.
     pub(crate) done: u64,
-    pub(crate) unknown: u64,
-    pub(crate) refused: u64,
+    pub(crate) given_up: u64,
 }
 
 impl World<'_> {
@@ -85,14 +82,19 @@ impl World<'_> {
     fn some_operation(&mut self, key: usize) -> Operation {
         let id = id_of(key);
         let request = RequestId((u128::from(self.now / MS + 1) << 64) | u128::from(self.chance.random::<u64>()));
-        let told = self.register.told.get(&key).map(|(version, _)| *version);
+        let told = self.register.told.get(&key).copied();
         let condition = match (self.chance.random_range(0..4), told) {
             (0, Some(version)) => Condition::Is(version),
             (1, None) => Condition::Absent,
             _ => Condition::Always,
         };
-        if self.chance.random_bool(0.5) {
+        let what = self.chance.random_range(0..8);
+        if what < 4 {
             return Operation::Get(id);
+        }
+        if what == 4 {
+            let (content, condition) = (Content::Tombstone, Condition::Exists);
+            return Operation::Write(Write { id, key: None, content, condition, request });
         }
         let bytes = self.chance.random::<u64>().to_be_bytes().to_vec();
         let content = Content::Value { bytes, content_type: "application/octet-stream".to_owned() };
@@ -100,20 +102,17 @@ impl World<'_> {
     }
 
     fn want(&mut self, host: usize, key: usize, operation: Option<Operation>) {
-        let place = self.register.past.len();
-        let floor = self.register.told.get(&key).map(|(version, _)| *version);
-        let past = Past {
-            key,
-            operation: operation.clone(),
-            invoked: self.now,
-            returned: None,
-            floor,
-            may_have_happened: false,
-        };
-        self.register.past.push(past);
+        let place = self.register.history.len();
+        if let Some(operation) = &operation {
+            let (kind, request) = kind_of(operation);
+            let (client, invoked, outcome) = (host as u64, self.now, Told::Unknown);
+            let key = id_of(key);
+            self.register.history.push(Past { client, key, kind, request, invoked, returned: None, outcome });
+        }
         let number = self.next_number();
-        let id = id_of(key);
-        self.find_primary(host, number, Wish { place, id, operation, lookup: None, hops: 0, hints: HINTS });
+        let (id, begun) = (id_of(key), self.now);
+        let wish = Wish { key, id, begun, place, in_doubt: false, operation, lookup: None, hops: 0, hints: HINTS, attempts: 0 };
+        self.find_primary(host, number, wish);
     }
 
     fn find_primary(&mut self, host: usize, number: u64, mut wish: Wish) {
@@ -144,11 +143,11 @@ impl World<'_> {
         wish.lookup = None;
         let Some(operation) = wish.operation.clone() else {
             // The way was all that was wanted.
-            self.register.past[wish.place].returned = Some((self.now, None));
             self.register.done += 1;
             return;
         };
-        self.register.past[wish.place].may_have_happened = true;
+        wish.in_doubt = true;
+        wish.attempts += 1;
         let request = Request::Operate(operation);
         self.put(host, number, wish, to, request);
     }
@@ -160,9 +159,12 @@ impl World<'_> {
 
     /// Nobody could say yet: again after a while, unless the client's time is over.
     fn later(&mut self, host: usize, number: u64, wish: Wish) {
-        if self.now >= self.register.past[wish.place].invoked + DEADLINE * MS {
-            let possible = self.register.past[wish.place].may_have_happened;
-            *(if possible { &mut self.register.unknown } else { &mut self.register.refused }) += 1;
+        if self.now >= wish.begun + DEADLINE * MS {
+            self.register.given_up += 1;
+            if wish.operation.is_some() {
+                let outcome = if wish.in_doubt { Told::Unknown } else { Told::Refused };
+                self.record(&wish, outcome);
+            }
             return;
         }
         let life = self.hosts[host].life;
@@ -204,7 +206,10 @@ impl World<'_> {
                 self.ask_primary(host, number, wish, hint);
             }
             (None, Ok(Reply::Answered(Answer::Refused(_) | Answer::Unknown))) => self.later(host, number, wish),
-            (None, Ok(Reply::Answered(answer))) => self.fulfilled(wish, answer),
+            (None, Ok(Reply::Answered(answer))) => {
+                let attempts = wish.attempts;
+                self.fulfilled(wish, attempts, &answer);
+            },
             (None, _) => {
                 self.change(host, |chord| chord.forget_owner(&wish.id));
                 self.later(host, number, wish);
@@ -212,27 +217,30 @@ impl World<'_> {
         }
     }
 
-    fn fulfilled(&mut self, wish: Wish, answer: Answer) {
+    fn fulfilled(&mut self, wish: Wish, attempts: u32, answer: &Answer) {
         self.register.done += 1;
-        let past = &mut self.register.past[wish.place];
-        past.returned = Some((self.now, Some(answer.clone())));
-        let (key, floor) = (past.key, past.floor);
-        let content = match (&wish.operation, &answer) {
-            (Some(Operation::Write(write)), Answer::Written(Written::Done(_))) => Some(write.content.clone()),
-            (_, answer) => answer.value().cloned(),
+        let outcome = match answer {
+            Answer::Read(record) => Told::Read(record.as_ref().and_then(|record| {
+                let Content::Value { bytes, .. } = &record.content else { return None };
+                Some((record.version, Digest::of(bytes)))
+            })),
+            Answer::Written(Written::Done(version)) => Told::Done(*version),
+            // An earlier attempt that was not answered may still arrive.
+            Answer::Written(Written::Refused(_)) if attempts > 1 => Told::Unknown,
+            Answer::Written(Written::Refused(version)) => Told::ConditionFailed(*version),
+            Answer::Refused(_) | Answer::Unknown => Told::Unknown,
         };
-        let version = answer.version();
-        if version < floor && !matches!(answer, Answer::Written(Written::Done(_))) {
-            let text = format!("key {key}: {version:?} was told, after {floor:?} had been");
-            self.checker.violated("stale_read", text);
+        self.record(&wish, outcome);
+        if let Some(version) = answer.version() {
+            let told = self.register.told.entry(wish.key).or_default();
+            *told = version.max(*told);
         }
-        let Some(version) = version else { return };
-        let told = self.register.told.entry(key).or_insert((version, content.clone()));
-        if told.0 == version && told.1.is_some() && content.is_some() && told.1 != content {
-            self.checker.violated("one_write_per_version", format!("key {key}: {version} is two values"));
-        }
-        if told.0 < version {
-            *told = (version, content);
+    }
+
+    fn record(&mut self, wish: &Wish, outcome: Told) {
+        if let Some(past) = self.register.history.get_mut(wish.place) {
+            past.returned = Some(self.now);
+            past.outcome = outcome;
         }
     }
 
@@ -241,7 +249,11 @@ impl World<'_> {
         if self.setup.content.is_none() {
             return;
         }
-        let from = self.register.past.len();
+        // What was asked before is over by then: no client goes on for longer, and nobody waits longer for a last answer.
+        let (patience, attempts) = self.setup.patience;
+        let quiet = self.now + (DEADLINE + 2 * patience * u64::from(attempts)) * MS;
+        go_on_until(self, quiet);
+        self.register.end = Some(self.register.history.len());
         let live: Vec<usize> =
             (0..self.hosts.len()).filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live()).collect();
         for key in 0..KEYS {
@@ -250,10 +262,41 @@ impl World<'_> {
         }
         let end = self.now + 2 * DEADLINE * MS;
         go_on_until(self, end);
-        if let Some(past) = self.register.past[from..].iter().find(|past| past.returned.is_none()) {
-            self.checker.violated("served_in_the_end", format!("nobody could say what key {} holds", past.key));
+        let from = self.register.end.unwrap_or_default();
+        if let Some(past) = self.register.history[from..].iter().find(|past| past.outcome == Told::Unknown) {
+            let text = format!("nobody could say what key {} holds", past.key.short());
+            self.checker.violated("served_in_the_end", text);
         }
     }
+
+    /// Judges what clients were told.
+    pub(crate) fn judge(&mut self) -> history::Summary {
+        let Register { history, end, .. } = &self.register;
+        let (past, last) = history.split_at(end.unwrap_or(history.len()));
+        let summary = history::summarize(past, last);
+        if let Some(violation) = &summary.violation {
+            self.checker.violated("linearizable", violation.to_string());
+        } else if summary.writes_lost > 0 {
+            self.checker.violated("acknowledged_writes_survive", format!("{} are gone", summary.writes_lost));
+        }
+        self.check();
+        summary
+    }
+}
+
+fn kind_of(operation: &Operation) -> (Kind, RequestId) {
+    let Operation::Write(Write { content, condition, request, .. }) = operation else {
+        return (Kind::Get, RequestId(0));
+    };
+    let kind = match (content, condition) {
+        (Content::Tombstone, _) => Kind::Delete,
+        (Content::Value { bytes, .. }, Condition::Is(version)) => {
+            Kind::Cas { expected: Some(*version), value: Digest::of(bytes) }
+        }
+        (Content::Value { bytes, .. }, Condition::Absent) => Kind::Cas { expected: None, value: Digest::of(bytes) },
+        (Content::Value { bytes, .. }, _) => Kind::Put(Digest::of(bytes)),
+    };
+    (kind, *request)
 }
 
 fn id_of(key: usize) -> Id {
