@@ -299,6 +299,15 @@ impl Keeper {
         step
     }
 
+    /// Forgets what became of requests that were minted up to this mark, in the views that this node serves ([`Replica::purge`]).
+    /// The store's changes belong to the step that follows.
+    pub fn purge<S: Store>(&mut self, store: &mut S, mark: u64) {
+        let served: Vec<Name> = self.leads().map(View::name).collect();
+        for name in served {
+            self.replica.purge(store, &name, mark);
+        }
+    }
+
     /// Begins a recovery by hand, at one of the survivors ([`Replica::recover`]).
     pub fn recover<S: Store>(
         &mut self,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use chordal_protocol::replica::{Answer, Event as Told, MemoryStore, Operation, Refusal as NotDone, Token, View};
 use chordal_protocol::{
-    Contact, Envelope, Interval, Membership, Procedure, Refusal, Reply, Request, Unreachable, keeper,
+    Contact, Envelope, Interval, Membership, Procedure, Refusal, Reply, Request, Time, Unreachable, keeper,
 };
 use keeper::Keeper;
 use rand::RngExt;
 
 use super::host::State;
+use super::setup::Negligence;
 use super::world::{Back, Event, KEEP, MS, Timer, World};
 
 /// The run by which answers to letters are told from others. Nobody waits for them: a letter is written again.
@@ -40,9 +41,16 @@ impl World<'_> {
         self.hosts[host].shelf = Some(Shelf { keeper, store: MemoryStore::default(), waiting: BTreeMap::new() });
     }
 
-    /// The disk of a machine is gone.
+    /// The disk of a machine is gone. What comes with the next one is another member.
     pub(crate) fn wipe_shelf(&mut self, host: usize) {
+        let before = self.hosts[host].shelf.as_ref().map(|shelf| shelf.keeper.me().incarnation);
         self.put_up_shelf(host);
+        let (Some(settings), Some(before)) = (self.setup.content.clone(), before) else { return };
+        if self.setup.negligence == Some(Negligence::LostDiskKeepsItsVote) {
+            let me = self.hosts[host].chord.me().clone();
+            let keeper = Keeper::new(me, before, settings);
+            self.hosts[host].shelf = Some(Shelf { keeper, store: MemoryStore::default(), waiting: BTreeMap::new() });
+        }
     }
 
     /// A machine starts again.
@@ -67,6 +75,7 @@ impl World<'_> {
         let now = self.time();
         let machine = &mut self.hosts[host];
         let Some(shelf) = &mut machine.shelf else { return };
+        shelf.keeper.purge(&mut shelf.store, now.since(Time(self.setup.outcomes_kept)));
         let step = shelf.keeper.tick(&mut shelf.store, now, &machine.chord.around());
         self.keeper_did(host, step);
         let next = self.chance.random_range(KEEP / 2..KEEP);
@@ -148,6 +157,9 @@ impl World<'_> {
             }
         }
         for event in events {
+            if let Told::Followed(_, next) = &event {
+                self.service.followed(next);
+            }
             self.tell_change(|world| format!("{}: {}", world.hosts[host].name(), told(&event)));
         }
     }

@@ -141,10 +141,14 @@ impl World<'_> {
         let Some(asking) = self.hosts[host].runs.get_mut(&number).and_then(|run| run.asking.as_mut()) else { return };
         asking.attempt += 1;
         asking.number = attempt;
+        let is_again = asking.attempt > 1;
         let (to, envelope) = (asking.to.addr.clone(), asking.envelope.clone());
         let back = Back { host, life, run: number, number: attempt };
         let patience = (self.setup.patience.0 as f64 * MS as f64 * self.hosts[host].pace) as u64;
         self.at(patience, Event::Expires { back });
+        if is_again {
+            self.asked_again(back);
+        }
         match self.place_of(&to) {
             Some(place) => self.send(host, place, envelope, back),
             None => self.at(REFUSED, Event::Answered { back, outcome: Err(Unreachable) }),

@@ -219,6 +219,7 @@ impl Scenario {
         }
         world.at(FATE, Event::Fate);
         world.at(FATE, Event::Client);
+        world.watch_service();
         let mut lines: Vec<&Line> = self.events.iter().collect();
         lines.sort_by(|one, other| one.at.total_cmp(&other.at));
         for line in lines {

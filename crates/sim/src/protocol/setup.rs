@@ -26,6 +26,13 @@ impl Variant {
     }
 }
 
+/// What is wrong with the machines, and not with the protocol, so that a simulator can show that it notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Negligence {
+    /// Whoever comes back with an empty disk says that it is the member that it was (rule 16 of the views).
+    LostDiskKeepsItsVote,
+}
+
 /// What is asked of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
@@ -49,6 +56,10 @@ pub struct Setup {
     pub churn: f64,
     /// Reads and writes per simulated second.
     pub operations: f64,
+    /// How many keys clients use. The fewer, the more operations of one key are under way at once.
+    pub keys: usize,
+    /// For how long primaries remember what became of requests, in simulated milliseconds.
+    pub outcomes_kept: u64,
     /// Which share of the members is lost for good, at once, in the moment in which faults stop. None: up to a quarter, in half
     /// of the runs in which nodes crash.
     pub lose: Option<f64>,
@@ -56,6 +67,8 @@ pub struct Setup {
     pub strangers: usize,
     /// The protocol.
     pub variant: Variant,
+    /// What is wrong with the machines.
+    pub negligence: Option<Negligence>,
     /// What is asked of the runs.
     pub aim: Aim,
     /// How many rounds of stabilizing the core may take to become ideal.
@@ -79,9 +92,12 @@ impl Default for Setup {
             faults: Faults::NONE,
             churn: 0.01,
             operations: 4.0,
+            keys: 24,
+            outcomes_kept: 120_000,
             lose: None,
             strangers: 0,
             variant: Variant::Zave,
+            negligence: None,
             aim: Aim::Liveness,
             rounds: 600,
             patience: (400, 3),

@@ -13,10 +13,7 @@ use rand::RngExt;
 use super::host::{Run, Work};
 use super::run::go_on_until;
 use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
-use super::world::{Event, MS, World};
-
-/// How many keys clients use.
-const KEYS: usize = 24;
+use super::world::{Back, Event, MS, World};
 
 /// For how long a client goes on, in simulated milliseconds.
 const DEADLINE: u64 = 6_000;
@@ -39,7 +36,7 @@ pub(crate) struct Wish {
     lookup: Option<Lookup>,
     hops: u32,
     hints: u32,
-    /// How often a primary was asked.
+    /// How many questions to primaries are or were under way, those included that the network has doubled.
     attempts: u32,
 }
 
@@ -74,7 +71,7 @@ impl World<'_> {
             return;
         }
         let host = live[self.chance.random_range(0..live.len())];
-        let key = self.chance.random_range(0..KEYS);
+        let key = self.chance.random_range(0..self.setup.keys);
         let operation = self.setup.content.is_some().then(|| self.some_operation(key));
         self.want(host, key, operation);
     }
@@ -152,6 +149,15 @@ impl World<'_> {
         self.put(host, number, wish, to, request);
     }
 
+    /// A question is under way once more: the client has sent it again, or the network has doubled it.
+    pub(crate) fn asked_again(&mut self, back: Back) {
+        if let Some(Run { work: Work::Wish(wish), .. }) = self.hosts[back.host].runs.get_mut(&back.run)
+            && wish.lookup.is_none()
+        {
+            wish.attempts += 1;
+        }
+    }
+
     fn put(&mut self, host: usize, number: u64, wish: Wish, to: Contact, request: Request) {
         self.hosts[host].runs.insert(number, Run { work: Work::Wish(wish), open: VecDeque::new(), asking: None });
         self.ask(host, number, to, request, None);
@@ -225,7 +231,7 @@ impl World<'_> {
                 Some((record.version, Digest::of(bytes)))
             })),
             Answer::Written(Written::Done(version)) => Told::Done(*version),
-            // An earlier attempt that was not answered may still arrive.
+            // Another attempt, which was not answered, may still arrive.
             Answer::Written(Written::Refused(_)) if attempts > 1 => Told::Unknown,
             Answer::Written(Written::Refused(version)) => Told::ConditionFailed(*version),
             Answer::Refused(_) | Answer::Unknown => Told::Unknown,
@@ -256,7 +262,7 @@ impl World<'_> {
         self.register.end = Some(self.register.history.len());
         let live: Vec<usize> =
             (0..self.hosts.len()).filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live()).collect();
-        for key in 0..KEYS {
+        for key in 0..self.setup.keys {
             let host = live[self.chance.random_range(0..live.len())];
             self.want(host, key, Some(Operation::Get(id_of(key))));
         }
@@ -275,6 +281,7 @@ impl World<'_> {
         let (past, last) = history.split_at(end.unwrap_or(history.len()));
         let summary = history::summarize(past, last);
         if let Some(violation) = &summary.violation {
+            if std::env::var("DUMP").is_ok() { let mut all: Vec<_> = self.register.history.iter().filter(|o| o.key == violation.key).collect(); all.sort_by_key(|o| o.invoked); for o in all { println!("DUMP {o}"); } }
             self.checker.violated("linearizable", violation.to_string());
         } else if summary.writes_lost > 0 {
             self.checker.violated("acknowledged_writes_survive", format!("{} are gone", summary.writes_lost));
@@ -299,6 +306,7 @@ fn kind_of(operation: &Operation) -> (Kind, RequestId) {
     (kind, *request)
 }
 
-fn id_of(key: usize) -> Id {
+/// Where a key of the clients is.
+pub(crate) fn id_of(key: usize) -> Id {
     Id::of(format!("key {key}"))
 }

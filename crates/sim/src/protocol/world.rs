@@ -12,6 +12,7 @@ use super::check::Checker;
 use super::faults::{FaultCounts, Kind};
 use super::host::{Host, State};
 use super::network::Network;
+use super::service::Service;
 use super::setup::{ROUND, Setup};
 use super::trace::{About, Entry, Sink};
 
@@ -50,6 +51,8 @@ pub(crate) enum Event {
     Heals { number: u64 },
     /// Fate looks round.
     Fate,
+    /// It is looked whether ranges are served.
+    LookAtService,
     /// A client wants something.
     Client,
     /// A client's wish that was not fulfilled is tried again.
@@ -115,6 +118,7 @@ pub(crate) struct World<'a> {
     pub(crate) counts: FaultCounts,
     /// What clients wanted of replicated registers, and what they were told.
     pub(crate) register: super::wish::Register,
+    pub(crate) service: Service,
     pub(crate) hops: Vec<u32>,
     pub(crate) checker: Checker,
     /// How many nodes the ring is to have.
@@ -146,6 +150,7 @@ impl<'a> World<'a> {
             network: Network::default(),
             counts: FaultCounts::default(),
             register: super::wish::Register::default(),
+            service: Service::default(),
             hops: Vec::new(),
             checker: Checker::default(),
             wanted,
@@ -169,6 +174,7 @@ impl<'a> World<'a> {
         world.add_strangers();
         world.at(FATE, Event::Fate);
         world.at(FATE, Event::Client);
+        world.watch_service();
         world
     }
 
@@ -306,6 +312,7 @@ impl<'a> World<'a> {
             Event::Resumes { host, life } => self.resumes(host, life),
             Event::Heals { number } => self.heals(number),
             Event::Fate => self.fate(),
+            Event::LookAtService => self.look_at_service(),
             Event::Client => self.client(),
             Event::WishAgain { host, number, .. } => self.wish_again(host, number),
         }
