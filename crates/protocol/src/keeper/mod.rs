@@ -186,8 +186,11 @@ impl Keeper {
     }
 
     /// Whether it keeps nothing for anybody, and whoever has followed it knows: it may go.
+    ///
+    /// What it has staged may have been decided already without its having heard of it, and counts on it.
     pub fn is_released(&self) -> bool {
-        self.replica.durable().held.is_empty() && self.replica.has_told_all()
+        let durable = self.replica.durable();
+        durable.held.is_empty() && durable.staged.is_empty() && self.replica.has_told_all()
     }
 
     // ---- what it does ----
@@ -205,6 +208,7 @@ impl Keeper {
     /// From here on it gets out of all views that it is a member of; [`Keeper::is_released`] tells when that is done.
     pub fn leave(&mut self) {
         self.leaving = true;
+        self.replica.take_no_more(true);
     }
 
     /// Whether it is getting out.
@@ -215,6 +219,7 @@ impl Keeper {
     /// It stays after all.
     pub fn stay(&mut self) {
         self.leaving = false;
+        self.replica.take_no_more(false);
     }
 
     /// Answers another keeper.
