@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use chordal_protocol::replica::{Answer, Event as Told, MemoryStore, Operation, Refusal as NotDone, Token, View};
+use chordal_protocol::replica::{Answer, Event as Told, MemoryStore, Operation, Refusal as NotDone, Store, Token, View};
 use chordal_protocol::{
-    Contact, Envelope, Interval, Membership, Procedure, Refusal, Reply, Request, Time, Unreachable, keeper,
+    Contact, Envelope, Id, Interval, Membership, Procedure, Refusal, Reply, Request, Time, Unreachable, keeper,
 };
 use keeper::Keeper;
 use rand::RngExt;
@@ -22,7 +22,7 @@ pub(crate) struct Shelf {
     pub(crate) keeper: Keeper,
     store: MemoryStore,
     /// Who waits for which operation.
-    waiting: BTreeMap<Token, Back>,
+    waiting: BTreeMap<Token, (Id, Back)>,
 }
 
 impl Shelf {
@@ -97,10 +97,24 @@ impl World<'_> {
 
     pub(crate) fn keeper_serves(&mut self, at: usize, from: &Contact, request: keeper::Request) -> Option<Reply> {
         let now = self.time();
+        let asked = self.sink.is_some().then(|| request.clone());
         let shelf = self.hosts[at].shelf.as_mut()?;
         let keeper::Served { reply, step } = shelf.keeper.serve(&mut shelf.store, now, from, request);
+        if let Some(asked) = asked {
+            self.tell_deeds(at, &asked, &reply);
+        }
         self.keeper_did(at, step);
         Some(Reply::Kept(reply))
+    }
+
+    fn tell_deeds(&mut self, at: usize, asked: &keeper::Request, reply: &keeper::Reply) {
+        let keeper::Request::Letters { letters: asked, .. } = asked else { return };
+        let keeper::Reply::Letters { letters: answers, .. } = reply else { return };
+        for (asked, answer) in asked.iter().zip(answers) {
+            if let Some(deed) = super::trace::deed(&asked.body, &answer.body) {
+                self.tell_change(|world| format!("{} {deed}", world.hosts[at].name()));
+            }
+        }
     }
 
     pub(crate) fn keeper_hears(&mut self, back: Back, outcome: Result<Reply, Unreachable>) {
@@ -117,8 +131,8 @@ impl World<'_> {
         let now = self.time();
         let token = Token(self.next_number());
         let shelf = self.hosts[at].shelf.as_mut()?;
-        shelf.waiting.insert(token, back);
         let id = *operation.id();
+        shelf.waiting.insert(token, (id, back));
         let mut step = shelf.keeper.operate(&mut shelf.store, now, token, operation);
         let not_served = (token, Answer::Refused(NotDone::NotServed));
         if step.answers.contains(&not_served) {
@@ -147,7 +161,7 @@ impl World<'_> {
             self.send(host, place, envelope, Back { host, life, run: LETTERS, number: place as u64 });
         }
         for (token, answer) in answers {
-            let Some(back) = self.hosts[host].shelf.as_mut().and_then(|shelf| shelf.waiting.remove(&token)) else {
+            let Some((_, back)) = self.hosts[host].shelf.as_mut().and_then(|shelf| shelf.waiting.remove(&token)) else {
                 continue;
             };
             if back.host == host {
@@ -162,6 +176,21 @@ impl World<'_> {
             }
             self.tell_change(|world| format!("{}: {}", world.hosts[host].name(), told(&event)));
         }
+    }
+
+    /// The primary of an id, if a client waits for a write there that another member has already and the primary does not know
+    /// of.
+    pub(crate) fn primary_in_write(&self, id: &Id) -> Option<usize> {
+        (0..self.hosts.len()).filter(|at| self.hosts[*at].is_live()).find(|at| {
+            let Some(shelf) = &self.hosts[*at].shelf else { return false };
+            let Some(view) = shelf.keeper.leads().find(|view| view.range.contains(id)) else { return false };
+            let has = |shelf: &Shelf| shelf.store.record(&view.name().area(), id).map(|record| record.version);
+            let newest = has(shelf);
+            let is_awaited = shelf.waiting.values().any(|(waiting, _)| waiting == id);
+            let others = self.hosts.iter().enumerate().filter(|(other, _)| other != at);
+            let mut others = others.filter_map(|(_, host)| host.shelf.as_ref());
+            newest.is_some() && is_awaited && others.any(|other| has(other) == newest)
+        })
     }
 
     // ---- what may be lost ----

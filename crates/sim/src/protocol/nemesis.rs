@@ -270,7 +270,7 @@ impl World<'_> {
             let life = self.hosts[host].life;
             self.resumes(host, life);
         }
-        if self.setup.content.is_some() {
+        if self.setup.content.is_some() && !self.scripted {
             // A minority of each view may be gone for good, but no more.
             for host in 0..self.hosts.len() {
                 if matches!(self.hosts[host].state, State::Crashed { .. }) {

@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chordal_protocol::Id;
 use chordal_protocol::replica::{Name, View};
 
 use super::host::State;
-use super::wish::id_of;
 use super::world::{Event, MS, World};
 
 /// How often it is looked whether ranges are served.
@@ -29,7 +29,7 @@ pub(crate) struct Service {
     /// The views that were decided. Of two that follow one decision the first stands for both.
     changes: BTreeSet<Name>,
     /// Since when a key has been without service.
-    dark: BTreeMap<usize, u64>,
+    dark: BTreeMap<Id, u64>,
 }
 
 impl Service {
@@ -58,13 +58,12 @@ impl World<'_> {
         let standing = self.standing_views();
         let without: Vec<&View> = standing.iter().filter(|view| self.could_be_served(view)).collect();
         self.service.missed += without.len() as u64 * LOOK;
-        for key in 0..self.setup.keys {
-            let id = id_of(key);
+        for id in self.keys() {
             let Some(view) = without.iter().find(|view| view.range.contains(&id)) else {
-                self.service.dark.remove(&key);
+                self.service.dark.remove(&id);
                 continue;
             };
-            let since = *self.service.dark.entry(key).or_insert(self.now);
+            let since = *self.service.dark.entry(id).or_insert(self.now);
             let long = self.now - since;
             self.service.longest = self.service.longest.max(long);
             if long >= TOO_LONG {

@@ -125,6 +125,8 @@ pub(crate) struct World<'a> {
     pub(crate) wanted: usize,
     /// Whether faults happen, and nodes come and go.
     pub(crate) troubled: bool,
+    /// Whether all that happens to machines was written down.
+    pub(crate) scripted: bool,
     /// Whether faults that break the failure assumption are passed over.
     pub(crate) sparing: bool,
     pub(crate) sink: Option<Sink<'a>>,
@@ -155,6 +157,7 @@ impl<'a> World<'a> {
             checker: Checker::default(),
             wanted,
             troubled: true,
+            scripted: false,
             sparing,
             sink,
             entry: None,
