@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chordal_protocol::replica::{Area, Ballot, Durable, Label, Member, MemoryStore, Name, Parcel, Store};
 use chordal_protocol::{Content, Id, Interval, Record, RequestId, Version};
-use chordal_sim::disk::{Backup, Counts, Disk, Flaw, NotSynced, Sync};
+use chordal_sim::disk::{Backup, Counts, Disk, Flaw, NotSynced, SyncId};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rand::SeedableRng;
@@ -116,7 +116,7 @@ impl Oracle {
 struct Both {
     disk: Disk,
     oracle: Oracle,
-    sync: Option<Sync>,
+    sync: Option<SyncId>,
     backup: Option<(Backup, Copy, u64)>,
     flaw: bool,
     /// The number of the last step that is durable.

@@ -9,7 +9,7 @@ use chordal_protocol::replica::{
     View,
 };
 use chordal_protocol::{Condition, Content, Id, Interval, RequestId, Time, Write, Written};
-use chordal_sim::disk::{Counts, Disk, Flaw, Pace, Sync};
+use chordal_sim::disk::{Counts, Disk, Flaw, Pace, SyncId};
 use chordal_sim::history::{Digest, Kind, Operation, Outcome, Summary, summarize};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -42,7 +42,7 @@ struct Node {
     replica: Replica,
     disk: Disk,
     held: Vec<(u64, Outputs)>,
-    sync: Option<(u64, Sync)>,
+    sync: Option<(u64, SyncId)>,
     up_at: u64,
     free_at: u64,
     is_up: bool,

@@ -48,7 +48,7 @@ pub use pace::Pace;
 
 /// Names a sync that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sync(u64);
+pub struct SyncId(u64);
 
 /// Why nothing has become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +108,7 @@ pub struct Disk {
 
 #[derive(Debug)]
 struct UnderWay {
-    sync: Sync,
+    sync: SyncId,
     /// The last step that it carries.
     up_to: u64,
     fails: bool,
@@ -187,7 +187,7 @@ impl Disk {
     }
 
     /// Begins to write all pending steps in one transaction.
-    pub fn begin_sync(&mut self) -> Result<Sync, NotSynced> {
+    pub fn begin_sync(&mut self) -> Result<SyncId, NotSynced> {
         if self.under_way.is_some() {
             return Err(NotSynced::UnderWay);
         }
@@ -199,13 +199,13 @@ impl Disk {
             return Err(NotSynced::Full);
         }
         self.syncs += 1;
-        let sync = Sync(self.syncs);
+        let sync = SyncId(self.syncs);
         self.under_way = Some(UnderWay { sync, up_to: self.last_step(), fails: false });
         Ok(sync)
     }
 
     /// The sync has ended: everything up to the step that is returned is durable.
-    pub fn end_sync(&mut self, sync: Sync) -> Result<u64, NotSynced> {
+    pub fn end_sync(&mut self, sync: SyncId) -> Result<u64, NotSynced> {
         let Some(ended) = self.under_way.take_if(|under_way| under_way.sync == sync) else {
             return Err(NotSynced::Over);
         };
