@@ -167,7 +167,10 @@ pub struct ViewInfo {
     pub epoch: u64,
     /// Those who keep it.
     pub members: Vec<NodeRef>,
-    /// `serving`, `unconfirmed` (after a restart, until the predecessor agrees) or `sealed` (it is being handed over).
+    /// Whether this node is its primary, by whom clients are served.
+    pub primary: bool,
+    /// As the primary: `serving`, or `restarting` (it has restarted, and the members have not agreed yet). As any other member:
+    /// `keeping`. `sealed`: its members are deciding what follows it. `fetching`: its content is not here yet.
     pub status: String,
     /// How many values it holds.
     pub keys: u64,

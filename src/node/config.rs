@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chordal_protocol::{Id, Mode, Settings};
+use chordal_protocol::{Id, Mode, Settings, keeper};
 
 use super::detector::Patience;
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub ready_deadline: Duration,
     /// The bounds of the protocol: list length, hop budget, caches.
     pub protocol: Settings,
+    /// How content is kept: on how many nodes, and how long a primary may be silent.
+    pub content: keeper::Settings,
 }
 
 /// Where a node keeps what it must not forget.
@@ -89,6 +91,7 @@ impl Default for Config {
             join_attempts: 8,
             ready_deadline: Duration::from_secs(20),
             protocol: Settings::default(),
+            content: keeper::Settings::default(),
         }
     }
 }

@@ -20,6 +20,9 @@ const PEERS: usize = 1024;
 /// How much later than it was set for a timer may go off before this node itself is taken to have stood still.
 const STOOD_STILL: Duration = Duration::from_millis(250);
 
+/// How many bytes of content take longer than a word.
+const LARGE: usize = 64 << 10;
+
 /// What is asked, as far as it decides how long an answer may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -29,7 +32,7 @@ pub(crate) enum Kind {
     Ring,
     /// Something that the asked node must read or write for, or call another node.
     Content,
-    /// A page of content: up to a thousand records, to be read and sent.
+    /// Much content at once, or an operation that may wait for others.
     Page,
 }
 
@@ -37,16 +40,10 @@ impl Kind {
     pub(crate) fn of(request: &Request) -> Kind {
         match request {
             Request::Route { .. } => Kind::Route,
-            Request::Hello | Request::Neighbours | Request::Notify { .. } | Request::Departing { .. } => Kind::Ring,
-            Request::Page { .. } => Kind::Page,
-            Request::Seal(_)
-            | Request::Decide { .. }
-            | Request::Installed { .. }
-            | Request::Absorb(_)
-            | Request::Welcome(_)
-            | Request::Invite(_)
-            | Request::Read(_)
-            | Request::Write(_) => Kind::Content,
+            Request::Hello | Request::Neighbours | Request::Notify(_) | Request::Departing { .. } => Kind::Ring,
+            Request::Keep(request) if request.weight() > LARGE => Kind::Page,
+            Request::Operate(_) => Kind::Page,
+            Request::Keep(_) | Request::Welcome(_) | Request::Invite(_) => Kind::Content,
         }
     }
 }

@@ -1,26 +1,29 @@
-//! Drives the protocol: makes durable what must be, sends its calls, hands the answers back, and answers others.
+//! Drives the ring's protocol: makes durable what must be, sends its calls, hands the answers back, and answers others.
 //!
-//! The protocol's state stands behind one mutex that is held for a moment at a time and never across a wait. Whatever goes
-//! to the disk is put in line under the same lock, so that the disk sees changes in the order in which they happened: a
-//! range that is sealed has all its earlier writes in front of the seal.
+//! The protocol's state stands behind one mutex that is held for a moment at a time and never across a wait. What must be on
+//! disk is put in line under the same lock, so that the disk sees changes in the order in which they happened. Content is the
+//! business of a thread of its own (`keeping`).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chordal_protocol::keeper::Keeper;
+use chordal_protocol::replica::{Answer as Told, Operation};
 use chordal_protocol::{
-    Answer, Call, Chord, Contact, Content, Durable, Envelope, Interval, Outcome, Procedure, Record, Refusal, Reply,
-    Request, Ring, Step, Time, Unreachable, Write, Written,
+    Answer, Call, Chord, Contact, Durable, Envelope, Event, Outcome, Procedure, Refusal, Reply, Request, Ring,
+    RingId, Step, Time, Unreachable, Write,
 };
-use tokio::sync::{mpsc, watch};
+use rand::RngExt;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Config;
 use super::happenings::Happenings;
-use super::recent::{Progress, Recent};
+use super::keeping::{self, Job, Keeping};
+use super::outbox::Outbox;
 use super::transport::{NoAnswer, Peers, Transport};
 use crate::http::KEY_LIMIT;
-use crate::store::{Change, Changed, Pending, Store, StoreError, SubmitError, Writer};
+use crate::store::{Store, StoreError};
 
 /// The name under which the protocol's state is stored.
 const STATE: &str = "chord";
@@ -31,10 +34,13 @@ const LANE: usize = 64;
 /// How long an invited node may take to answer: well below what whoever asked for the invitation waits.
 const INVITATION: Duration = Duration::from_millis(1_000);
 
+/// How long a primary may take to answer a node that asks it for a client. After that the outcome is unknown to that one, who
+/// asks again.
+const OPERATION: Duration = Duration::from_millis(800);
+
 /// The protocol's state, and how much of it has been sent to the disk.
 pub(crate) struct Core {
     pub(crate) chord: Chord,
-    recent: Recent,
     submitted: u64,
     pointers_submitted: u64,
     /// Of how many failures to write the state it is known that it must be sent again.
@@ -53,64 +59,46 @@ struct Durability {
 struct Ticket {
     revision: u64,
     failures: u64,
-    batch: Option<Pending>,
 }
 
 pub(crate) struct Driver {
     core: Mutex<Core>,
     pub(crate) store: Arc<dyn Store>,
-    writer: Writer,
+    pub(crate) keeping: Keeping,
     transport: Arc<dyn Transport>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) happenings: Happenings,
     durability: watch::Sender<Durability>,
-    /// Counts the changes of content, so that what was counted before can be told to be stale.
-    pub(crate) content_changes: AtomicU64,
-    ring_lane: mpsc::Sender<Procedure>,
-    settle_lane: mpsc::Sender<Procedure>,
-    fetch_lane: mpsc::Sender<Procedure>,
+    /// The procedures that wait.
+    lane: mpsc::Sender<Procedure>,
     started: Instant,
-}
-
-/// The procedures that wait, in the order of their lane.
-pub(crate) struct Lanes {
-    pub(crate) ring: mpsc::Receiver<Procedure>,
-    pub(crate) settle: mpsc::Receiver<Procedure>,
-    pub(crate) fetch: mpsc::Receiver<Procedure>,
 }
 
 impl Driver {
     pub(crate) fn new(
         chord: Chord,
+        keeper: Keeper,
         store: Arc<dyn Store>,
-        writer: Writer,
         transport: Arc<dyn Transport>,
         peers: Arc<Peers>,
-    ) -> (Arc<Driver>, Lanes) {
-        let (ring_lane, ring) = mpsc::channel(LANE);
-        let (settle_lane, settle) = mpsc::channel(LANE);
-        let (fetch_lane, fetch) = mpsc::channel(LANE);
-        let driver = Driver {
-            core: Mutex::new(Core {
-                chord,
-                recent: Recent::default(),
-                submitted: 0,
-                pointers_submitted: 0,
-                failures: 0,
-            }),
+    ) -> Result<(Arc<Driver>, mpsc::Receiver<Procedure>), StoreError> {
+        let (lane, procedures) = mpsc::channel(LANE);
+        let started = Instant::now();
+        let outbox = Outbox::new();
+        let keeping = Keeping::start(keeper, Arc::clone(&store), Arc::new(Arc::clone(&outbox)), started)?;
+        let driver = Arc::new(Driver {
+            core: Mutex::new(Core { chord, submitted: 0, pointers_submitted: 0, failures: 0 }),
             store,
-            writer,
+            keeping,
             transport,
             peers,
             happenings: Happenings::default(),
             durability: watch::Sender::new(Durability::default()),
-            content_changes: AtomicU64::new(0),
-            ring_lane,
-            settle_lane,
-            fetch_lane,
-            started: Instant::now(),
-        };
-        (Arc::new(driver), Lanes { ring, settle, fetch })
+            lane,
+            started,
+        });
+        outbox.connect(&driver);
+        Ok((driver, procedures))
     }
 
     /// What the store remembers of an earlier run.
@@ -142,7 +130,7 @@ impl Driver {
         let (step, ticket) = {
             let mut core = self.lock();
             let step = core.chord.begin(self.now(), procedure);
-            let ticket = self.submit(&mut core, &step.merge, &step.drop, Vec::new());
+            let ticket = self.submit(&mut core);
             (step, ticket)
         };
         let mut open: VecDeque<Call> = VecDeque::new();
@@ -154,17 +142,14 @@ impl Driver {
                     tracing::warn!(%error, "a procedure stops here: its step could not be made durable");
                     return;
                 }
-                self.happened(events);
+                self.happened(events).await;
                 open.extend(next);
             }
             let Some(call) = open.pop_front() else { return };
-            if call.delay > 0 {
-                tokio::time::sleep(Duration::from_millis(call.delay)).await;
-            }
             let outcome = self.ask(&call.to, &call.request).await.map_err(|_| Unreachable);
             let mut core = self.lock();
             let step = core.chord.resume(self.now(), call, outcome);
-            let ticket = self.submit(&mut core, &step.merge, &step.drop, Vec::new());
+            let ticket = self.submit(&mut core);
             next = Some((step, ticket));
         }
     }
@@ -190,61 +175,61 @@ impl Driver {
     /// Answers a node.
     pub(crate) async fn answer(self: &Arc<Self>, envelope: Envelope) -> Reply {
         self.peers.heard_of(&envelope.from.addr);
-        let mut changes = None;
-        if let Request::Invite(ring) = &envelope.request {
-            changes = Some(self.content_changes.load(Ordering::Relaxed));
-            if let Some(refusal) = self.own_content(ring).await {
-                return Reply::Refused(refusal);
-            }
+        if let Request::Invite(ring) = &envelope.request
+            && let Some(refusal) = self.own_content(ring)
+        {
+            return Reply::Refused(refusal);
         }
-        if let Request::Write(write) = &envelope.request
+        if let Request::Operate(Operation::Write(write)) = &envelope.request
             && let Some(refusal) = too_large(write)
         {
             return Reply::Refused(refusal);
         }
+        let from = envelope.from.clone();
         let (outcome, events, ticket) = {
             let mut core = self.lock();
-            if changes.is_some_and(|before| before != self.content_changes.load(Ordering::Relaxed)) {
-                // Somebody has stored something here since it was counted.
-                return Reply::Refused(Refusal::Busy);
-            }
-            if let Request::Write(write) = &envelope.request
-                && let Some(progress) = core.recent.progress(write.request)
-            {
-                return match progress {
-                    Progress::Ended(written) => Reply::Written(written),
-                    Progress::UnderWay => Reply::Refused(Refusal::Changing),
-                };
-            }
-            let Answer { drop, outcome, events } = core.chord.serve(self.now(), envelope);
-            let write = match &outcome {
-                Outcome::Write(write, version) => {
-                    core.recent.began(write.request);
-                    vec![Change::Write { write: write.clone(), version: *version }]
-                }
-                _ => Vec::new(),
-            };
-            let ticket = self.submit(&mut core, &[], &drop, write);
+            let Answer { outcome, events } = core.chord.serve(self.now(), envelope);
+            let ticket = self.submit(&mut core);
             (outcome, events, ticket)
         };
-        let durable = self.durable(ticket).await;
-        if let Outcome::Write(write, _) = &outcome {
-            return match self.written(write, durable) {
-                Ok(written) => Reply::Written(written),
-                Err(error) => Reply::Refused(refusal(error)),
-            };
+        // What is asked of the keeper rests on nothing that the ring has written down.
+        if let Outcome::Keep(request) = outcome {
+            let served = self.keeping.ask(|reply| Job::Serve { from, request, reply }).await;
+            return served.map_or_else(|error| Reply::Refused(refusal(error)), Reply::Kept);
         }
-        if let Err(error) = durable {
+        if let Outcome::Operate(operation) = outcome {
+            return self.operate(operation).await;
+        }
+        if let Err(error) = self.durable(ticket).await {
             return Reply::Refused(refusal(error));
         }
-        self.happened(events);
+        self.happened(events).await;
         match outcome {
             Outcome::Reply(reply) => reply,
-            Outcome::Write(..) => Reply::Refused(Refusal::Changing),
-            Outcome::Read(id) => self.read(id).await,
-            Outcome::Scan(range, after) => self.scan(range, after).await,
             Outcome::Invite(joiner, ring) => self.invite(&joiner, ring).await,
+            Outcome::Keep(_) | Outcome::Operate(_) => Reply::Refused(Refusal::Busy),
         }
+    }
+
+    /// Does what a client of another node wants, as the primary.
+    async fn operate(&self, operation: Operation) -> Reply {
+        let id = *operation.id();
+        match tokio::time::timeout(OPERATION, self.operate_here(operation)).await {
+            Ok(Ok(keeping::Told::Answer(answer))) => Reply::Answered(answer),
+            Ok(Ok(keeping::Told::NotMine(hint))) => Reply::Refused(Refusal::NotMine(self.hint(&id, hint))),
+            Ok(Err(error)) => Reply::Refused(refusal(error)),
+            Err(_) => Reply::Answered(Told::Unknown),
+        }
+    }
+
+    /// Does what a client wants, as the primary.
+    pub(crate) async fn operate_here(&self, operation: Operation) -> Result<keeping::Told, StoreError> {
+        self.keeping.ask(|answer| Job::Operate { operation, answer }).await
+    }
+
+    /// Whom to ask for an id that is not served here: the primary of the latest view that is known, or who may own it.
+    pub(crate) fn hint(&self, id: &chordal_protocol::Id, primary: Option<Contact>) -> Option<Contact> {
+        primary.or_else(|| self.lock().chord.hint(id))
     }
 
     /// Passes on what the joiner replies. Whoever wants that joiner welcomed waits for this answer in turn, and shall not
@@ -255,71 +240,6 @@ impl Driver {
             Ok(Ok(reply)) => reply,
             Ok(Err(NoAnswer(reason))) => silent(&reason),
             Err(_) => silent("no answer in time"),
-        }
-    }
-
-    /// The outcome of a write, noted for the case that it comes again.
-    fn written(&self, write: &Write, durable: Result<Vec<Changed>, StoreError>) -> Result<Written, StoreError> {
-        let outcome = durable.and_then(|changed| match changed.first() {
-            Some(Changed::Write(written)) => Ok(*written),
-            _ => Err(StoreError::Failed("the write has no outcome".to_owned())),
-        });
-        self.lock().recent.ended(write.request, outcome.as_ref().ok().copied());
-        outcome
-    }
-
-    /// Writes as the owner.
-    pub(crate) async fn write_here(&self, write: Write) -> Result<Result<Written, Refusal>, StoreError> {
-        let ticket = {
-            let mut core = self.lock();
-            let version = match core.chord.admit_write(&write.id) {
-                Ok(version) => version,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            core.recent.began(write.request);
-            self.submit(&mut core, &[], &[], vec![Change::Write { write: write.clone(), version }])
-        };
-        let durable = self.durable(ticket).await;
-        self.written(&write, durable).map(Ok)
-    }
-
-    /// Reads as the owner. Tombstones are told.
-    pub(crate) async fn read_here(
-        &self,
-        id: chordal_protocol::Id,
-    ) -> Result<Result<Option<Record>, Refusal>, StoreError> {
-        if let Err(refusal) = self.lock().chord.admit_read(&id) {
-            return Ok(Err(refusal));
-        }
-        let record = self.ask_store(move |store| store.get(&id)).await?;
-        // The range may have gone while the store was asked, and its content with it.
-        Ok(self.lock().chord.admit_read(&id).map(|()| record))
-    }
-
-    async fn read(&self, id: chordal_protocol::Id) -> Reply {
-        match self.read_here(id).await {
-            Ok(Ok(record)) => Reply::Read(record),
-            Ok(Err(refusal)) => Reply::Refused(refusal),
-            Err(error) => Reply::Refused(refusal(error)),
-        }
-    }
-
-    async fn scan(&self, range: Interval, after: Option<chordal_protocol::Id>) -> Reply {
-        let (limit, bytes) = {
-            let core = self.lock();
-            (core.chord.settings().page_records, core.chord.settings().page_bytes)
-        };
-        let page = self.ask_store(move |store| {
-            let records = store.scan(range, after, limit, bytes)?;
-            let last = match records.last() {
-                Some(record) => store.scan(range, Some(record.id), 1, 0)?.is_empty(),
-                None => true,
-            };
-            Ok((records, last))
-        });
-        match page.await {
-            Ok((records, last)) => Reply::Page { records, last },
-            Err(error) => Reply::Refused(refusal(error)),
         }
     }
 
@@ -336,18 +256,12 @@ impl Driver {
     }
 
     /// A node that holds values of a ring of its own does not give that ring up.
-    async fn own_content(&self, ring: &Ring) -> Option<Refusal> {
+    fn own_content(&self, ring: &Ring) -> Option<Refusal> {
         let mine = self.lock().chord.ring();
         if mine.is_none_or(|mine| mine.id == ring.id) {
             return None;
         }
-        // What waits for the disk counts too.
-        if let Ok(waiting) = self.writer.submit(Vec::new())
-            && let Err(error) = waiting.await
-        {
-            return Some(refusal(error));
-        }
-        match self.ask_store(|store| store.count(Interval::whole(chordal_protocol::Id::ZERO))).await {
+        match self.values() {
             Ok(0) => None,
             Ok(count) => Some(Refusal::Settled(format!(
                 "it holds {count} values; start it with --bootstrap and a new data directory instead"
@@ -356,53 +270,70 @@ impl Driver {
         }
     }
 
-    fn happened(&self, events: Vec<chordal_protocol::Event>) {
+    /// How many values it serves.
+    pub(crate) fn values(&self) -> Result<u64, StoreError> {
+        let seen = self.keeping.seen();
+        let led = seen.views.iter().filter(|seen| seen.leads);
+        led.map(|seen| self.store.count(&seen.view.name().area())).sum()
+    }
+
+    async fn happened(&self, events: Vec<Event>) {
         for event in events {
-            if let chordal_protocol::Event::Begin(procedure) = event {
-                self.begin_soon(procedure);
-            } else {
-                self.happenings.note(event);
+            match event {
+                Event::Begin(procedure) => self.begin_soon(procedure),
+                Event::GaveUpRing => {
+                    let incarnation = rand::rng().random();
+                    if let Err(error) = self.keeping.ask(|done| Job::Begin { incarnation, done }).await {
+                        tracing::error!(%error, "what was kept for the ring that was given up is still there");
+                    }
+                }
+                event => self.happenings.note(event),
             }
         }
     }
 
     /// Puts a procedure in its lane. One that does not fit comes again with the next interval.
     pub(crate) fn begin_soon(&self, procedure: Procedure) {
-        let lane = match procedure {
-            Procedure::Settle => &self.settle_lane,
-            Procedure::Acquire { .. } => &self.fetch_lane,
-            _ => &self.ring_lane,
-        };
-        if let Err(error) = lane.try_send(procedure) {
+        if let Err(error) = self.lane.try_send(procedure) {
             tracing::debug!(%error, "a procedure was put off");
+        }
+    }
+
+    /// On a ring that was wired by hand nobody was first: each node founds what it owns, once it has a neighbour.
+    pub(crate) fn found_by_hand(&self) {
+        let range = {
+            let core = self.lock();
+            let is_wired = core.chord.ring().is_some_and(|ring| ring.id == RingId::WIRED_BY_HAND);
+            if !is_wired || core.chord.not_ready().is_some() || core.chord.is_alone() {
+                return;
+            }
+            core.chord.due()
+        };
+        if self.keeping.seen().is_new {
+            let (done, _) = oneshot::channel();
+            // Where too much waits it comes again with the next beat.
+            let _ = self.keeping.submit(Job::Found { range, done });
+        }
+    }
+
+    /// The keeper's beat.
+    pub(crate) fn beat(&self) {
+        let around = self.lock().chord.around();
+        if let Err(error) = self.keeping.submit(Job::Tick(around)) {
+            tracing::debug!(%error, "a beat was left out");
         }
     }
 
     // ---- what goes to the disk ----
 
-    /// Puts in line what a step or an answer needs on disk. Called under the lock, so that the order is that of events.
-    fn submit(&self, core: &mut Core, merge: &[Record], drop: &[Interval], mut changes: Vec<Change>) -> Ticket {
-        if !merge.is_empty() {
-            changes.push(Change::Merge(merge.to_vec()));
-        }
-        changes.extend(drop.iter().map(|range| Change::Drop(*range)));
-        if !changes.is_empty() {
-            self.content_changes.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Puts in line what must be on disk. Called under the lock, so that the order is that of events.
+    fn submit(&self, core: &mut Core) -> Ticket {
         let revision = core.chord.revision();
         let failures = self.durability.borrow().failures;
         if revision > core.submitted || self.must_be_sent_again(core) {
             self.submit_state(core);
         }
-        let batch = (!changes.is_empty()).then(|| self.writer.submit(changes));
-        let batch = match batch {
-            Some(Ok(pending)) => Some(pending),
-            None => None,
-            Some(Err(error)) => {
-                return Ticket { revision: u64::MAX, failures: refused(&self.durability, error), batch: None };
-            }
-        };
-        Ticket { revision, failures, batch }
+        Ticket { revision, failures }
     }
 
     /// Whether the state was sent and did not get there. Whoever waits for it would wait for ever if nothing else came.
@@ -420,13 +351,14 @@ impl Driver {
             Ok(bytes) => bytes,
             Err(error) => return self.state_failed(StoreError::Failed(error.to_string())),
         };
-        match self.writer.submit(vec![Change::Put { name: STATE, bytes }]) {
-            Ok(pending) => {
+        let (done, pending) = oneshot::channel();
+        match self.keeping.submit(Job::State { name: STATE, bytes, done }) {
+            Ok(()) => {
                 core.submitted = revision;
                 core.pointers_submitted = pointers;
                 let durability = self.durability.clone();
                 tokio::spawn(async move {
-                    let outcome = pending.await;
+                    let outcome = pending.await.unwrap_or(Err(StoreError::Closed));
                     durability.send_modify(|it| match outcome {
                         Ok(_) => it.revision = it.revision.max(revision),
                         Err(error) => {
@@ -436,7 +368,7 @@ impl Driver {
                     });
                 });
             }
-            Err(error) => self.state_failed(store_error(error)),
+            Err(error) => self.state_failed(error),
         }
     }
 
@@ -448,22 +380,15 @@ impl Driver {
     }
 
     /// Waits until what a ticket stands for is on disk.
-    async fn durable(&self, ticket: Ticket) -> Result<Vec<Changed>, StoreError> {
-        if ticket.revision == u64::MAX {
-            return Err(self.durability.borrow().error.clone().unwrap_or(StoreError::Closed));
-        }
-        let changed = match ticket.batch {
-            Some(pending) => pending.await?,
-            None => Vec::new(),
-        };
+    async fn durable(&self, ticket: Ticket) -> Result<(), StoreError> {
         if self.durability.borrow().revision >= ticket.revision {
-            return Ok(changed);
+            return Ok(());
         }
         let mut durability = self.durability.subscribe();
         let settled = durability.wait_for(|it| it.revision >= ticket.revision || it.failures > ticket.failures).await;
         let Ok(durability) = settled else { return Err(StoreError::Closed) };
         if durability.revision >= ticket.revision {
-            return Ok(changed);
+            return Ok(());
         }
         // What could not be written is sent again with whatever comes next, or with the next beat.
         Err(durability.error.clone().unwrap_or(StoreError::Closed))
@@ -481,39 +406,22 @@ impl Driver {
     /// Writes all that waits, and ends the writer. Blocks.
     pub(crate) fn close(&self) {
         self.write_pointers();
-        self.writer.close();
+        self.keeping.close();
     }
 }
 
 /// What no node of ours sends: it would have to travel in one message again when its range is handed over.
 fn too_large(write: &Write) -> Option<Refusal> {
-    let value = match &write.content {
-        Content::Value { bytes, content_type } => bytes.len() + content_type.len(),
-        Content::Tombstone => 0,
-    };
-    let bytes = value + write.key.as_ref().map_or(0, Vec::len);
+    let bytes = write.content.len() + write.key.as_ref().map_or(0, Vec::len);
     let most = Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT;
     (bytes > most).then(|| Refusal::Malformed(format!("a record of {bytes} bytes is more than the {most} that travel")))
 }
 
 /// How another node is told that the store failed.
-fn refusal(error: StoreError) -> Refusal {
+pub(super) fn refusal(error: StoreError) -> Refusal {
     match error {
         StoreError::Full(reason) => Refusal::Full(reason),
         StoreError::Overloaded => Refusal::Overloaded,
         error => Refusal::Store(error.to_string()),
     }
-}
-
-fn store_error(error: SubmitError) -> StoreError {
-    match error {
-        SubmitError::Overloaded => StoreError::Overloaded,
-        SubmitError::Closed => StoreError::Closed,
-    }
-}
-
-/// Notes that a batch was not taken, and returns how many failures there have been.
-fn refused(durability: &watch::Sender<Durability>, error: SubmitError) -> u64 {
-    durability.send_modify(|it| it.error = Some(store_error(error)));
-    durability.borrow().failures
 }

@@ -8,6 +8,8 @@ use std::time::Instant;
 use chordal_protocol::{Contact, Event, Interval};
 use tokio::sync::watch;
 
+use super::keeping::Moved;
+
 /// How many hand-overs are remembered.
 const HANDOVERS: usize = 16;
 
@@ -82,22 +84,23 @@ impl Happenings {
                 let failure = JoinFailure { reason, may_pass };
                 *self.join_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             }
-            Event::Received { range, from, records } => self.moved("received", range, Some(from), records),
-            Event::Given { range, to, records } => self.moved("given", range, Some(to), records),
-            Event::Taken { range, from } => self.moved("taken", range, from, 0),
-            Event::Yielded { range, to } => self.moved("yielded", range, Some(to), 0),
             _ => {}
         }
         self.count.send_modify(|count| *count += 1);
     }
 
-    fn moved(&self, kind: &'static str, range: Interval, peer: Option<Contact>, records: u64) {
+    /// A range came or went.
+    pub(crate) fn moved(&self, Moved { kind, range, peer, records }: Moved) {
+        let whom = peer.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+        tracing::info!(kind, ?range, peer = whom, records, "content has moved");
         let peer = peer.unwrap_or_else(|| Contact { id: range.lo, addr: String::new(), name: "unknown".to_owned() });
         let mut handovers = self.handovers.lock().unwrap_or_else(PoisonError::into_inner);
         handovers.push_back(Handover { kind, range, peer, records, at: Instant::now() });
         while handovers.len() > HANDOVERS {
             handovers.pop_front();
         }
+        drop(handovers);
+        self.count.send_modify(|count| *count += 1);
     }
 
     fn log(&self, event: &Event) {
@@ -109,13 +112,7 @@ impl Happenings {
             Event::Left => tracing::info!("left"),
             Event::Successor(contact) => tracing::info!(successor = whom(contact), "new successor"),
             Event::Predecessor(contact) => tracing::info!(predecessor = whom(contact), "new predecessor"),
-            Event::Received { range, from, records } => {
-                tracing::info!(?range, %from, records, "received a range");
-            }
-            Event::Given { range, to, records } => tracing::info!(?range, %to, records, "gave a range"),
-            Event::Taken { range, from } => tracing::warn!(?range, from = whom(from), "took the range of a dead node"),
-            Event::Yielded { range, to } => tracing::warn!(?range, %to, "yielded a range to its newer holder"),
-            Event::Confirmed => tracing::info!("serving what was held before the restart"),
+            Event::GaveUpRing => tracing::info!("gave up a ring in which it stood alone"),
             Event::Begin(_) => {}
         }
     }

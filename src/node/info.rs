@@ -1,9 +1,11 @@
 //! What a node tells about itself.
 
-use std::sync::atomic::Ordering;
+use std::ops::Bound;
 
-use chordal_protocol::{Id, Interval, Record, Standing};
+use chordal_protocol::replica::Area;
+use chordal_protocol::{Id, Interval, Record};
 
+use super::keeping::{Seen, SeenView};
 use super::routing::in_id_order;
 use super::{Node, NodeError};
 use crate::api::{FingerInfo, HandoverInfo, NodeInfo, NodeRef, RangeInfo, ViewInfo};
@@ -12,45 +14,19 @@ use crate::store::StoreError;
 /// How many bytes of content are read for one page at the most.
 const PAGE_BYTES: usize = 4 << 20;
 
-/// How many values the ranges held, when the content had changed so many times.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    changes: u64,
-    counts: Vec<(Interval, u64)>,
-}
-
 impl Node {
     /// Everything `GET /nodeinfo` tells.
     pub async fn info(&self) -> Result<NodeInfo, NodeError> {
         let driver = &self.inner.driver;
-        let ranges: Vec<Interval> = driver.lock().chord.views().held().iter().map(|held| held.view.range).collect();
-        let counts = self.counts(ranges).await?;
-        let count = |range: &Interval| counts.iter().find(|(of, _)| of == range).map_or(0, |(_, count)| *count);
-
+        let seen = driver.keeping.seen();
+        let mut views = Vec::with_capacity(seen.views.len());
+        for seen_view in &seen.views {
+            views.push(self.view_info(&seen, seen_view)?);
+        }
         let handovers = driver.happenings.handovers();
         let core = driver.lock();
         let chord = &core.chord;
         let me = chord.me();
-        let views: Vec<ViewInfo> = chord
-            .views()
-            .held()
-            .iter()
-            .map(|held| {
-                let sealed = chord.views().sealing().is_some_and(|it| it.range.overlaps(&held.view.range));
-                let status = match held.standing {
-                    Standing::Unconfirmed => "unconfirmed",
-                    Standing::Serving if sealed => "sealed",
-                    Standing::Serving => "serving",
-                };
-                ViewInfo {
-                    range: range_info(&held.view.range),
-                    epoch: held.view.epoch,
-                    members: held.view.members.iter().map(NodeRef::from).collect(),
-                    status: status.to_owned(),
-                    keys: count(&held.view.range),
-                }
-            })
-            .collect();
         Ok(NodeInfo {
             name: me.name.clone(),
             id: me.id,
@@ -61,11 +37,11 @@ impl Node {
             successors: chord.successors().iter().map(NodeRef::from).collect(),
             fingers: chord.fingers().iter().map(finger_info).collect(),
             range: range_info(&chord.due()),
-            keys: views.iter().map(|view| view.keys).sum(),
+            keys: views.iter().filter(|view| view.primary).map(|view| view.keys).sum(),
             views,
             routing: self.inner.config.routing.to_string(),
             membership: chord.membership().to_string(),
-            ready: chord.not_ready().is_none(),
+            ready: chord.not_ready().is_none() && seen.serves(&chord.due()),
             ring: chord.ring().map(|ring| ring.id.to_string()),
             lab: chord.ring().is_some_and(|ring| ring.lab),
             uptime_s: driver.uptime().as_secs_f64(),
@@ -85,51 +61,71 @@ impl Node {
         })
     }
 
-    /// Live records that this node holds, in id order (from zero upwards), strictly after `after`: at most `limit`, and fewer
+    fn view_info(&self, seen: &Seen, it: &SeenView) -> Result<ViewInfo, NodeError> {
+        let SeenView { view, installed, sealed, leads } = it;
+        let status = match (installed, sealed, leads) {
+            (false, ..) => "fetching",
+            (true, true, _) => "sealed",
+            (true, false, true) => "serving",
+            (true, false, false) if Some(view.primary) == seen.me => "restarting",
+            (true, false, false) => "keeping",
+        };
+        let me = NodeRef::from(&self.contact());
+        let members = view.members.iter().map(|member| match seen.contacts.get(&member.id) {
+            Some(contact) => NodeRef::from(contact),
+            None if member.id == me.id => me.clone(),
+            None => NodeRef { name: "unknown".to_owned(), id: member.id, host: String::new(), port: 0 },
+        });
+        Ok(ViewInfo {
+            range: range_info(&view.range),
+            epoch: view.epoch,
+            members: members.collect(),
+            primary: Some(view.primary) == seen.me,
+            status: status.to_owned(),
+            keys: self.inner.driver.store.count(&view.name().area())?,
+        })
+    }
+
+    /// Live records that this node serves, in id order (from zero upwards), strictly after `after`: at most `limit`, and fewer
     /// where they are large. Only a page without any is the end.
     pub async fn page(&self, after: Option<Id>, limit: usize) -> Result<Vec<Record>, NodeError> {
         let driver = &self.inner.driver;
-        let ranges: Vec<Interval> = driver.lock().chord.views().held().iter().map(|held| held.view.range).collect();
+        let seen = driver.keeping.seen();
+        let led: Vec<(Interval, Area)> = seen
+            .views
+            .iter()
+            .filter(|seen| seen.leads)
+            .flat_map(|seen| in_id_order([seen.view.range]).into_iter().map(|part| (part, seen.view.name().area())))
+            .collect();
         let page = driver.ask_store(move |store| {
+            let mut parts = led;
+            parts.sort_unstable_by_key(|(part, _)| part.lo);
             let mut page: Vec<Record> = Vec::new();
-            for part in in_id_order(ranges) {
-                let mut from = after.filter(|after| part.contains(after));
-                let behind = after.is_some_and(|after| from.is_none() && part.lo <= after);
-                while !behind && page.len() < limit {
-                    let records = store.scan(part, from, limit - page.len(), PAGE_BYTES)?;
+            for (part, area) in parts {
+                let before = |id: &Id| part.hi == Id::ZERO || *id < part.hi;
+                let mut from = match after {
+                    Some(after) if !before(&after) => continue,
+                    Some(after) if part.lo <= after => Bound::Excluded(after),
+                    _ => Bound::Included(part.lo),
+                };
+                while page.len() < limit {
+                    let records = store.page(&area, from, limit - page.len(), PAGE_BYTES)?;
                     let Some(last) = records.last() else { break };
-                    from = Some(last.id);
-                    page.extend(records.into_iter().filter(Record::is_live));
-                    let bytes: usize = page.iter().filter_map(|record| record.key_bytes()).map(<[u8]>::len).sum();
+                    from = Bound::Excluded(last.id);
+                    let is_end = !before(&last.id);
+                    page.extend(records.into_iter().filter(|record| record.is_live() && before(&record.id)));
+                    let bytes: usize = page.iter().map(Record::weight).sum();
                     if bytes > PAGE_BYTES {
                         return Ok(page);
+                    }
+                    if is_end {
+                        break;
                     }
                 }
             }
             Ok::<_, StoreError>(page)
         });
         Ok(page.await?)
-    }
-
-    /// How many values each range holds, counted anew only if something has changed.
-    async fn counts(&self, ranges: Vec<Interval>) -> Result<Vec<(Interval, u64)>, NodeError> {
-        let driver = &self.inner.driver;
-        let changes = driver.content_changes.load(Ordering::Relaxed);
-        {
-            let counted = self.inner.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let known = |range: &Interval| counted.counts.iter().any(|(of, _)| of == range);
-            if counted.changes == changes && ranges.iter().all(known) {
-                return Ok(counted.counts.clone());
-            }
-        }
-        let counts = driver
-            .ask_store(move |store| {
-                ranges.into_iter().map(|range| Ok((range, store.count(range)?))).collect::<Result<Vec<_>, StoreError>>()
-            })
-            .await?;
-        let mut counted = self.inner.counted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *counted = Counted { changes, counts: counts.clone() };
-        Ok(counts)
     }
 }
 

@@ -1,8 +1,7 @@
 //! What a node does at intervals.
 //!
-//! Three lanes run procedures one after the other: one for the ring's pointers, one that sees to it that the node serves what
-//! it owns, and one that fetches ranges which leavers ask it to take. So a long hand-over does not keep a node from
-//! stabilizing, and a holder that hangs does not keep a leaver waiting. The lanes are bounded; what does not fit comes again.
+//! A lane runs the procedures of the ring one after the other. It is bounded; what does not fit comes again. The keeper has a
+//! quicker beat of its own, by which members of views hear their primary.
 //!
 //! tokio-cron-scheduler gives the slow beat: once a second it has a finger looked up, and looks whether the stabilizing loop,
 //! which is too quick for it, still beats. Its jobs do nothing but put a word into a channel of one, because they overlap and
@@ -22,13 +21,16 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::driver::{Driver, Lanes};
+use super::driver::Driver;
 
 /// When the slow beat comes: every second.
 const EVERY_SECOND: &str = "* * * * * *";
 
 /// For how many beats after its start a node looks up its whole finger table, and not one finger.
 const WHOLE_TABLE_BEATS: u32 = 3;
+
+/// How long two beats of the keeper are apart at most: well below the time after which a primary is suspected.
+const BEAT: Duration = Duration::from_millis(100);
 
 /// After how many missed beats the stabilizing loop is taken for dead.
 const MISSED_BEATS: u32 = 20;
@@ -39,14 +41,12 @@ const REUNITE_EVERY: u64 = 8;
 /// Starts all that runs at intervals. It ends with the token.
 pub(crate) async fn start(
     driver: Arc<Driver>,
-    lanes: Lanes,
+    lane: mpsc::Receiver<Procedure>,
     interval: Duration,
     stop: CancellationToken,
 ) -> Result<(), JobSchedulerError> {
-    let Lanes { ring, settle, fetch } = lanes;
-    for lane in [ring, settle, fetch] {
-        tokio::spawn(stop.clone().run_until_cancelled_owned(drain(Arc::clone(&driver), lane)));
-    }
+    tokio::spawn(stop.clone().run_until_cancelled_owned(drain(Arc::clone(&driver), lane)));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(beat_at(Arc::clone(&driver))));
 
     let (beat, beats) = mpsc::channel(1);
     let mut scheduler = JobScheduler::new().await?;
@@ -142,6 +142,16 @@ impl Stabilizing {
     }
 }
 
+/// The keeper's beat.
+async fn beat_at(driver: Arc<Driver>) {
+    loop {
+        driver.beat();
+        driver.found_by_hand();
+        let pause = BEAT.mul_f64(rand::rng().random_range(0.6..1.0));
+        tokio::time::sleep(pause).await;
+    }
+}
+
 async fn stabilize_at(driver: Arc<Driver>, interval: Duration, rounds: Arc<AtomicU64>) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -152,7 +162,6 @@ async fn stabilize_at(driver: Arc<Driver>, interval: Duration, rounds: Arc<Atomi
         let round = rounds.fetch_add(1, Ordering::Relaxed);
         driver.begin_soon(Procedure::Stabilize);
         driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
-        driver.begin_soon(Procedure::Settle);
         if let Some(contact) = contact_to_reunite_with(&driver, round) {
             driver.begin_soon(Procedure::Reunite { contact });
         }

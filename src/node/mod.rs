@@ -9,27 +9,29 @@ mod driver;
 mod error;
 mod happenings;
 mod info;
+mod keeping;
 mod maintenance;
-mod recent;
+mod outbox;
 mod routing;
 mod start;
 mod transport;
 mod wire;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chordal_protocol::replica::{Answer, Operation};
 use chordal_protocol::{
-    Contact, Id, Interval, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
+    Contact, Id, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::store::Store;
 pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
+use keeping::Job;
 pub use error::NodeError;
 use routing::{Asked, Router};
 pub use start::{StartError, StoppedMember, member_in};
@@ -54,7 +56,6 @@ struct Inner {
     driver: Arc<Driver>,
     router: Router,
     config: Config,
-    counted: Mutex<info::Counted>,
     /// Ends everything.
     stop: CancellationToken,
     /// The server has ended.
@@ -63,7 +64,7 @@ struct Inner {
 
 impl Inner {
     fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
-        Inner { driver, router, config, counted: Mutex::default(), stop, served: CancellationToken::new() }
+        Inner { driver, router, config, stop, served: CancellationToken::new() }
     }
 }
 
@@ -95,17 +96,28 @@ impl Node {
 
     /// Why it is not ready, if it isn't. Ready means joined, with a live successor, serving all that it owns.
     pub fn not_ready(&self) -> Option<String> {
-        self.inner.driver.lock().chord.not_ready()
+        let driver = &self.inner.driver;
+        let (not_ready, due) = {
+            let core = driver.lock();
+            (core.chord.not_ready(), core.chord.due())
+        };
+        let waits = || "joined, but it does not serve all of its range yet".to_owned();
+        not_ready.or_else(|| (!driver.keeping.seen().serves(&due)).then(waits))
     }
 
     /// Waits until the node is ready; after the deadline of its configuration it says why it is not.
     pub async fn ready(&self) -> Result<(), String> {
         let mut happenings = self.inner.driver.happenings.subscribe();
+        let mut views = self.inner.driver.keeping.watch();
         let deadline = tokio::time::Instant::now() + self.inner.config.ready_deadline;
         while let Some(reason) = self.not_ready() {
             // Most of what makes a node ready is an event; what isn't is seen at the next look.
             let soon = deadline.min(tokio::time::Instant::now() + Duration::from_millis(20));
-            let _ = tokio::time::timeout_at(soon, happenings.changed()).await;
+            tokio::select! {
+                _ = happenings.changed() => {}
+                _ = views.changed() => {}
+                () = tokio::time::sleep_until(soon) => {}
+            }
             if tokio::time::Instant::now() >= deadline {
                 return Err(reason);
             }
@@ -144,13 +156,18 @@ impl Node {
 
     /// Writes as the owner, or says who is.
     pub async fn write_here(&self, write: Write) -> Result<Written, NodeError> {
-        self.inner.driver.write_here(write).await?.map_err(refused_here)
+        match self.inner.router.here(Operation::Write(write)).await? {
+            Answer::Written(written) => Ok(written),
+            _ => Err(NodeError::Unavailable { reason: "it was no write".to_owned() }),
+        }
     }
 
     /// Reads as the owner, or says who is; a tombstone is `None`.
     pub async fn read_here(&self, id: Id) -> Result<Option<Record>, NodeError> {
-        let record = self.inner.driver.read_here(id).await?.map_err(refused_here)?;
-        Ok(record.filter(Record::is_live))
+        match self.inner.router.here(Operation::Get(id)).await? {
+            Answer::Read(record) => Ok(record.filter(Record::is_live)),
+            _ => Err(NodeError::Unavailable { reason: "it was no read".to_owned() }),
+        }
     }
 
     /// PUT /pred by hand: asks `addr` who it is, then rewires.
@@ -257,46 +274,59 @@ impl Node {
     /// POST /dht/leave: hands everything over and leaves the ring, then stops the node. If it cannot hand over in time, or
     /// has values and nobody to hand them to, it stays a member.
     pub async fn leave(&self) -> Result<(), NodeError> {
-        if let Some(values) = self.values_nobody_takes().await? {
+        if let Some(values) = self.values_nobody_takes()? {
             return Err(nobody_takes(values));
         }
         let node = self.clone();
         // Whoever asked may go away; what has begun is finished.
         let leaving = tokio::spawn(async move {
-            let deadline = node.inner.config.leave_deadline;
-            node.inner.driver.happenings.leaves();
-            let left = tokio::time::timeout(deadline, node.inner.driver.run(Procedure::Leave)).await;
-            if left.is_ok() && node.inner.driver.happenings.has_left() {
+            let driver = &node.inner.driver;
+            let deadline = tokio::time::Instant::now() + node.inner.config.leave_deadline;
+            driver.happenings.leaves();
+            driver.keeping.submit(Job::Leave(true))?;
+            let mut views = driver.keeping.watch();
+            let alone = || driver.lock().chord.successors().is_empty();
+            let released = async {
+                // Who stands alone has nobody who could take over from it.
+                while !views.borrow_and_update().released && !alone() {
+                    let soon = tokio::time::Instant::now() + Duration::from_millis(50);
+                    let _ = tokio::time::timeout_at(soon, views.changed()).await;
+                }
+                driver.run(Procedure::Leave).await;
+            };
+            let left = tokio::time::timeout_at(deadline, released).await;
+            if left.is_ok() && driver.happenings.has_left() {
                 // All the others may have left while it did.
-                if let Some(values) = node.values_nobody_takes().await? {
-                    node.inner.driver.lock().chord.stay();
+                if let Some(values) = node.values_nobody_takes()? {
+                    node.stays()?;
                     return Err(nobody_takes(values));
                 }
                 node.inner.stop.cancel();
                 return Ok(());
             }
-            node.inner.driver.lock().chord.stay();
+            node.stays()?;
             Err(NodeError::Unavailable {
                 reason: format!(
-                    "the node could not hand over what it holds within {} s, and stays; try again when its predecessor \
-                     answers",
-                    deadline.as_secs_f32()
+                    "others could not take over what the node keeps within {} s, and it stays; try again when a majority of \
+                     those who keep it too answers",
+                    node.inner.config.leave_deadline.as_secs_f32()
                 ),
             })
         });
         leaving.await.unwrap_or_else(|error| Err(NodeError::Unavailable { reason: error.to_string() }))
     }
 
+    fn stays(&self) -> Result<(), NodeError> {
+        self.inner.driver.lock().chord.stay();
+        Ok(self.inner.driver.keeping.submit(Job::Leave(false))?)
+    }
+
     /// How many values this node holds, where there is nobody, as far as it knows, to whom it could hand them over.
-    async fn values_nobody_takes(&self) -> Result<Option<u64>, NodeError> {
-        let ranges: Vec<Interval> = {
-            let core = self.inner.driver.lock();
-            let stands_alone = core.chord.successors().is_empty();
-            let held = core.chord.views().held().iter().filter(|_| stands_alone);
-            held.map(|held| held.view.range).collect()
-        };
-        let count = move |store: &dyn Store| ranges.iter().map(|range| store.count(*range)).sum::<Result<u64, _>>();
-        let values = self.inner.driver.ask_store(count).await?;
+    fn values_nobody_takes(&self) -> Result<Option<u64>, NodeError> {
+        if !self.inner.driver.lock().chord.successors().is_empty() {
+            return Ok(None);
+        }
+        let values = self.inner.driver.values()?;
         Ok((values > 0).then_some(values))
     }
 
@@ -326,14 +356,6 @@ impl Node {
     /// Is cancelled when the node stops: streams and connections end on it.
     pub fn shutdown_token(&self) -> CancellationToken {
         self.inner.stop.clone()
-    }
-}
-
-/// Why the owner's part of a request was not done here.
-fn refused_here(refusal: Refusal) -> NodeError {
-    match refusal {
-        Refusal::NotMine(hint) => NodeError::NotMine { hint },
-        other => NodeError::Unavailable { reason: format!("this node cannot serve that id now: {other}") },
     }
 }
 

@@ -1,16 +1,20 @@
 //! Finding owners, and having them do things: iterative lookups over the transport, and what clients want done, tried until
 //! it is done or the deadline has passed.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chordal_protocol::replica::{Answer, Operation, Refusal as NotNow};
 use chordal_protocol::{
     Contact, Hop, Id, Interval, LookupError, Membership, Mode, NextHop, Record, Refusal, Reply, Request, Why, Write,
     Written,
 };
 use rand::RngExt;
 
-use super::driver::Driver;
+use super::driver::{Driver, refusal};
+use super::keeping::Told;
+use super::transport::NoAnswer;
 use super::{NodeError, Served};
 
 /// The first and the longest pause between two tries of the same request.
@@ -105,25 +109,44 @@ impl Router {
         }
     }
 
-    /// Writes at the owner.
+    /// Writes at the primary of its view.
     pub(crate) async fn write(&self, write: Write) -> Result<(Written, Served), NodeError> {
-        match self.at_owner(write.id, Request::Write(write)).await? {
-            (Reply::Written(written), served) => Ok((written, served)),
+        match self.at_primary(Operation::Write(write)).await? {
+            (Answer::Written(written), served) => Ok((written, served)),
             (_, served) => Err(strange(&served)),
         }
     }
 
-    /// Reads at the owner. Tombstones are told.
+    /// Reads at the primary of its view.
     pub(crate) async fn read(&self, id: Id) -> Result<(Option<Record>, Served), NodeError> {
-        match self.at_owner(id, Request::Read(id)).await? {
-            (Reply::Read(record), served) => Ok((record, served)),
+        match self.at_primary(Operation::Get(id)).await? {
+            (Answer::Read(record), served) => Ok((record, served)),
             (_, served) => Err(strange(&served)),
         }
     }
 
-    /// Has the owner do something. A hand-over or a hole in the ring is waited out until the deadline.
-    async fn at_owner(&self, id: Id, request: Request) -> Result<(Reply, Served), NodeError> {
+    /// Does it as the primary, or says who is. What changes in a moment is waited for.
+    pub(crate) async fn here(&self, operation: Operation) -> Result<Answer, NodeError> {
+        let id = *operation.id();
+        let mut tries = Tries::new(self.deadline);
+        loop {
+            match self.within(&tries, self.driver.operate_here(operation.clone())).await {
+                Some(told) => match told? {
+                    Told::NotMine(hint) => return Err(NodeError::NotMine { hint: self.driver.hint(&id, hint) }),
+                    Told::Answer(Answer::Refused(refusal)) => tries.refused("this node", refusal).await?,
+                    Told::Answer(Answer::Unknown) => tries.in_doubt("this node").await?,
+                    Told::Answer(answer) => return Ok(answer),
+                },
+                None => tries.in_doubt("this node").await?,
+            }
+        }
+    }
+
+    /// Has the primary do something. A change of views or a hole in the ring is waited out until the deadline; the request id
+    /// sees to it that what is asked twice is done once.
+    async fn at_primary(&self, operation: Operation) -> Result<(Answer, Served), NodeError> {
         let driver = &self.driver;
+        let id = *operation.id();
         let mut tries = Tries::new(self.deadline);
         let mut hops = 0;
         let mut hint: Option<Contact> = None;
@@ -131,7 +154,7 @@ impl Router {
         loop {
             let target = match hint.take() {
                 Some(contact) => contact,
-                None => match self.likely_owner(id) {
+                None => match self.likely_primary(id) {
                     Some(contact) => contact,
                     None => match self.find_unless_cut_off(id, &tries).await? {
                         Ok(way) => {
@@ -146,10 +169,13 @@ impl Router {
                     },
                 },
             };
-            if target != *driver.lock().chord.me() {
-                hops += 1;
-            }
-            match driver.ask(&target, &request).await {
+            let is_here = target == *driver.lock().chord.me();
+            hops += u32::from(!is_here);
+            let reply = if is_here { self.ask_here(&tries, &operation).await } else { self.ask_there(&target, &operation).await };
+            match reply {
+                Ok(Reply::Answered(Answer::Refused(refusal))) => tries.refused(&target.to_string(), refusal).await?,
+                Ok(Reply::Answered(Answer::Unknown)) => tries.in_doubt(&target.to_string()).await?,
+                Ok(Reply::Answered(answer)) => return Ok((answer, Served { owner: target, hops })),
                 Ok(Reply::Refused(Refusal::NotMine(next))) => {
                     driver.lock().chord.forget_owner(&id);
                     hint = next.filter(|next| *next != target && hints < HINTS);
@@ -170,9 +196,9 @@ impl Router {
                     driver.lock().chord.forget_owner(&id);
                     tries.again(format!("{target}: {refusal}")).await?;
                 }
-                Ok(reply) => return Ok((reply, Served { owner: target, hops })),
+                Ok(_) => return Err(strange(&Served { owner: target, hops })),
                 Err(no_answer) => {
-                    tries.unknown = matches!(request, Request::Write(_));
+                    tries.unknown |= matches!(operation, Operation::Write(_));
                     driver.lock().chord.forget_node(&target);
                     tries.again(format!("{target} does not answer: {no_answer}")).await?;
                 }
@@ -180,10 +206,31 @@ impl Router {
         }
     }
 
+    async fn ask_there(&self, target: &Contact, operation: &Operation) -> Result<Reply, NoAnswer> {
+        self.driver.ask(target, &Request::Operate(operation.clone())).await
+    }
+
+    async fn ask_here(&self, tries: &Tries, operation: &Operation) -> Result<Reply, NoAnswer> {
+        let id = operation.id();
+        Ok(match self.within(tries, self.driver.operate_here(operation.clone())).await {
+            Some(Ok(Told::Answer(answer))) => Reply::Answered(answer),
+            Some(Ok(Told::NotMine(hint))) => Reply::Refused(Refusal::NotMine(self.driver.hint(id, hint))),
+            Some(Err(error)) => Reply::Refused(refusal(error)),
+            None => Reply::Answered(Answer::Unknown),
+        })
+    }
+
+    /// What comes of it before the deadline.
+    async fn within<T>(&self, tries: &Tries, work: impl Future<Output = T>) -> Option<T> {
+        let left = self.deadline.saturating_sub(tries.began.elapsed());
+        tokio::time::timeout(left, work).await.ok()
+    }
+
     /// Who serves the id as far as is known here: this node, or, where it routes by what it has seen, the owner seen last.
-    fn likely_owner(&self, id: Id) -> Option<Contact> {
+    fn likely_primary(&self, id: Id) -> Option<Contact> {
+        let is_here = self.driver.keeping.seen().serves_id(&id);
         let core = self.driver.lock();
-        if core.chord.admit_read(&id).is_ok() {
+        if is_here {
             return Some(core.chord.me().clone());
         }
         let seen = core.chord.likely_owner(&id).filter(|_| self.mode == Mode::Cached)?;
@@ -208,6 +255,29 @@ impl Router {
 impl Tries {
     fn new(deadline: Duration) -> Tries {
         Tries { began: Instant::now(), deadline, pause: PAUSES.0, last: String::new(), unknown: false }
+    }
+
+    /// The primary could not do it now.
+    async fn refused(&mut self, by: &str, refusal: NotNow) -> Result<(), NodeError> {
+        match refusal {
+            NotNow::Expired => Err(NodeError::Conflict {
+                reason: format!(
+                    "{by} has forgotten what became of requests of that age, so this one is not done again: look what is \
+                     stored now, and ask with a new request id. If the request is new, the clock of the node that it came \
+                     through is far behind"
+                ),
+            }),
+            NotNow::Busy => Err(NodeError::Overloaded),
+            NotNow::NotServed | NotNow::Changing | NotNow::Pending => {
+                self.again(format!("{by} says that the nodes that keep it are changing, or that too few of them answer")).await
+            }
+        }
+    }
+
+    /// The primary could not say whether it was done.
+    async fn in_doubt(&mut self, by: &str) -> Result<(), NodeError> {
+        self.unknown = true;
+        self.again(format!("{by} hears too few of the nodes that keep it")).await
     }
 
     /// Pauses before the next try, or says that there is no time for one.

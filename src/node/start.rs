@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chordal_protocol::{Chord, Contact, Durable, Id, Membership, Procedure, Request, Ring, RingId, Side};
+use chordal_protocol::keeper::Keeper;
+use chordal_protocol::{Chord, Contact, Durable, Id, Interval, Membership, Procedure, Request, Ring, RingId, Side};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
+use super::keeping::{Job, Keeping};
 use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
 use crate::http;
-use crate::store::{DiskStore, MemoryStore, Store, StoreError, Writer};
+use crate::store::{DiskStore, MemoryStore, Store, StoreError};
 
 /// The first and the longest pause between two attempts to join.
 const JOIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -97,12 +99,15 @@ impl Node {
         let peers = Peers::new(config.patience.clone());
         let transport = HttpTransport::new(Arc::clone(&peers))
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
-        let writer = Writer::start(Arc::clone(&store))?;
-        let (driver, lanes) = Driver::new(chord, store, writer, Arc::new(transport), peers);
+        let keeper = match Keeping::remembered(&*store)? {
+            Some(durable) => Keeper::restored(chord.me().clone(), durable, config.content.clone()),
+            None => Keeper::new(chord.me().clone(), rand::rng().random(), config.content.clone()),
+        };
+        let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
         let node = Node { inner: Arc::new(Inner::new(driver, router, config, stop.clone())) };
-        maintenance::start(Arc::clone(&node.inner.driver), lanes, node.inner.config.stabilize_interval, stop)
+        maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
         node.serve(listener);
@@ -155,6 +160,10 @@ impl Node {
         driver.run(Procedure::Create { ring: Ring { id, lab: config.lab } }).await;
         if driver.lock().chord.membership() != Membership::Joined {
             return Err(StartError::System("the new ring could not be written down".to_owned()));
+        }
+        if !wired {
+            let range = Interval::whole(driver.lock().chord.me().id);
+            driver.keeping.ask(|done| Job::Found { range, done }).await?;
         }
         for (side, addr) in [(Side::Predecessor, &config.pred), (Side::Successor, &config.succ)] {
             if let Some(addr) = addr {
@@ -242,7 +251,8 @@ pub fn member_in(dir: &Path) -> Result<Option<StoppedMember>, StoreError> {
     let Some(durable) = remembered.filter(|it| goes_on(it) && it.membership != Membership::Joining) else {
         return Ok(None);
     };
-    let values = durable.held.iter().map(|view| store.count(view.range)).sum::<Result<u64, StoreError>>()?;
+    let held = Keeping::remembered(&store)?.map(|durable| durable.replica.held).unwrap_or_default();
+    let values = held.keys().map(|name| store.count(&name.area())).sum::<Result<u64, StoreError>>()?;
     Ok(Some(StoppedMember { contact: durable.me, values }))
 }
 

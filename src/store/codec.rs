@@ -65,11 +65,6 @@ pub(super) fn decode(id: Id, stored: &[u8]) -> Result<Record, Damaged> {
     Ok(Record { id, key: key.map(<[u8]>::to_vec), content, version, request })
 }
 
-/// Whether this is the stored form of a value, and not of a tombstone.
-pub(super) fn is_value(stored: &[u8]) -> bool {
-    stored.first() == Some(&VALUE)
-}
-
 /// How much a record weighs in a page or in a queue, in bytes: its key, its value and its content type.
 pub(super) fn size(record: &Record) -> usize {
     record.key.as_ref().map_or(0, Vec::len) + content_size(&record.content)
@@ -102,7 +97,6 @@ mod tests {
             for key in [None, Some(Vec::new()), Some(b"k".to_vec())] {
                 let record = Record { key, ..record(content.clone()) };
                 let stored = encode(&record).unwrap();
-                assert_eq!(is_value(&stored), record.is_live());
                 assert_eq!(decode(record.id, &stored), Ok(record));
             }
         }

@@ -14,15 +14,19 @@ use redb::{Builder, Database, ReadableDatabase, TableDefinition};
 use super::StoreError;
 use super::disk::guarded;
 
-/// Id to encoded record.
-pub(super) const RECORDS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("records");
+/// Number of the area and id to encoded record.
+pub(super) const RECORDS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("records");
+/// Number of the area and request to the id and the version that it wrote.
+pub(super) const OUTCOMES: TableDefinition<'_, &[u8; 24], &[u8; 48]> = TableDefinition::new("outcomes");
+/// Encoded name of an area to its number and its purge mark.
+pub(super) const AREAS: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("areas");
 /// Name to bytes.
 pub(super) const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 /// What the file says about itself: `format`.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
 /// The format that this program writes. A program that changes the layout raises it, and reads the older ones.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Redb's own default is 1 GiB for each database. Half of this is for a commit's pages, and more than fits goes to
 /// disk before the commit ends.
@@ -94,6 +98,10 @@ pub(super) fn open_as(
             "{name} was written by a newer version of this program (format {format}; this one reads {FORMAT}). \
              Start that version, or choose another data directory"
         ))),
+        Ok((_, 1)) => Err(StoreError::Unusable(format!(
+            "{name} was written by a version of this program that kept one copy of each value (format 1; this one reads \
+             {FORMAT}). Start the node with a new data directory and store its values again"
+        ))),
         Ok((_, format)) => Err(damaged(name, &format!("format {format}"))),
         Err(error) => Err(unopened(name, &error)),
     }
@@ -104,6 +112,8 @@ pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     transaction.open_table(RECORDS)?;
+    transaction.open_table(OUTCOMES)?;
+    transaction.open_table(AREAS)?;
     transaction.open_table(STATE)?;
     transaction.open_table(ABOUT)?.insert("format", FORMAT)?;
     Ok(transaction.commit()?)

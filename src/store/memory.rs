@@ -1,19 +1,26 @@
-//! A store in memory, for tests and simulations. It keeps records encoded, as the one on disk does.
+//! A store in memory: for nodes that keep nothing on disk, and for tests.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chordal_protocol::{Id, Interval, Record};
+use chordal_protocol::replica::{self, Area, Outcome, Parcel};
+use chordal_protocol::{Id, Record, RequestId, Version};
 
-use super::change::{Transaction, apply};
-use super::codec::{self, Damaged};
-use super::order::{page, stretches};
-use super::{Change, Changed, Store, StoreError};
+use super::order::page;
+use super::{Store, StoreError, Transaction};
 
 /// A [`Store`] that forgets everything when it is dropped.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    tables: Mutex<Tables>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    content: replica::MemoryStore,
+    state: BTreeMap<&'static str, Vec<u8>>,
+    transactions: u64,
 }
 
 impl MemoryStore {
@@ -23,69 +30,92 @@ impl MemoryStore {
     }
 
     /// A std mutex: it is never held across an await, and only as long as one call takes.
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store for MemoryStore {
-    fn get(&self, id: &Id) -> Result<Option<Record>, StoreError> {
-        Ok(self.tables().record(id)?)
-    }
-
-    fn scan(&self, range: Interval, after: Option<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
-        let tables = self.tables();
-        let stored = stretches(range, after).into_iter().flat_map(|stretch| tables.records.range(stretch));
-        Ok(page(stored.map(|(id, stored)| codec::decode(*id, stored)), limit, bytes)?)
-    }
-
-    fn count(&self, range: Interval) -> Result<u64, StoreError> {
-        let tables = self.tables();
-        let stored = stretches(range, None).into_iter().flat_map(|stretch| tables.records.range(stretch));
-        Ok(stored.filter(|(_, stored)| codec::is_value(stored)).count() as u64)
-    }
-
     fn state(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables().state.get(name).cloned())
+        Ok(self.kept().state.get(name).cloned())
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<Vec<Changed>, StoreError> {
-        Ok(apply(changes, &mut *self.tables())?)
+    fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
+        let mut kept = self.kept();
+        work(&mut *kept);
+        kept.transactions += 1;
+        Ok(true)
+    }
+
+    fn transactions(&self) -> Result<u64, StoreError> {
+        Ok(self.kept().transactions)
+    }
+
+    fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError> {
+        Ok(replica::Store::record(&self.kept().content, area, id))
+    }
+
+    fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
+        let kept = self.kept();
+        let Some(parcel) = kept.content.areas().get(area) else { return Ok(Vec::new()) };
+        page(parcel.records.range((from, Bound::Unbounded)).map(|(_, record)| Ok(record.clone())), limit, bytes)
+    }
+
+    fn count(&self, area: &Area) -> Result<u64, StoreError> {
+        let kept = self.kept();
+        let records = kept.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
+        Ok(records.filter(|record| record.is_live()).count() as u64)
     }
 }
 
-impl From<Damaged> for StoreError {
-    fn from(damaged: Damaged) -> StoreError {
-        StoreError::Failed(damaged.to_string())
-    }
-}
-
-#[derive(Debug, Default)]
-struct Tables {
-    records: BTreeMap<Id, Vec<u8>>,
-    state: BTreeMap<&'static str, Vec<u8>>,
-}
-
-/// There is nothing to roll back: what was encoded here decodes, so that no change fails half-way.
-impl Transaction for Tables {
-    type Error = Damaged;
-
-    fn record(&self, id: &Id) -> Result<Option<Record>, Damaged> {
-        self.records.get(id).map(|stored| codec::decode(*id, stored)).transpose()
-    }
-
-    fn put_record(&mut self, record: &Record) -> Result<(), Damaged> {
-        self.records.insert(record.id, codec::encode(record)?);
-        Ok(())
-    }
-
-    fn remove(&mut self, range: Interval) -> Result<(), Damaged> {
-        self.records.retain(|id, _| !range.contains(id));
-        Ok(())
-    }
-
-    fn put_state(&mut self, name: &'static str, bytes: &[u8]) -> Result<(), Damaged> {
+impl Transaction for Kept {
+    fn put_state(&mut self, name: &'static str, bytes: &[u8]) {
         self.state.insert(name, bytes.to_vec());
-        Ok(())
+    }
+}
+
+impl replica::Store for Kept {
+    fn record(&self, area: &Area, id: &Id) -> Option<Record> {
+        self.content.record(area, id)
+    }
+
+    fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
+        self.content.outcome(area, request)
+    }
+
+    fn purged(&self, area: &Area) -> u64 {
+        self.content.purged(area)
+    }
+
+    fn since(&self, area: &Area, version: Version) -> Parcel {
+        self.content.since(area, version)
+    }
+
+    fn all(&self, area: &Area) -> Parcel {
+        self.content.all(area)
+    }
+
+    fn put(&mut self, area: &Area, record: &Record) {
+        self.content.put(area, record);
+    }
+
+    fn purge(&mut self, area: &Area, mark: u64) {
+        self.content.purge(area, mark);
+    }
+
+    fn collect(&mut self, area: &Area, up_to: Version) {
+        self.content.collect(area, up_to);
+    }
+
+    fn replace(&mut self, area: &Area, parcel: Parcel) {
+        self.content.replace(area, parcel);
+    }
+
+    fn rename(&mut self, from: &Area, to: &Area) {
+        self.content.rename(from, to);
+    }
+
+    fn discard(&mut self, area: &Area) {
+        self.content.discard(area);
     }
 }

@@ -1,19 +1,15 @@
-//! What a node keeps: records in id order, and a few named pieces of state.
+//! What a node keeps: content in areas, and a few named pieces of state.
 //!
-//! Every change goes through one [`Writer`] thread, which drains its queue into one transaction and acknowledges all of
-//! it (group commit). Nothing is acknowledged before it is durable. Reads go to the [`Store`] itself, beside the writer,
-//! and see what the last transaction left.
+//! An area holds the content of one view, or what is staged for one that may follow (docs/decisions/0007-replicas.md). All
+//! changes of a batch are one transaction ([`Store::transact`]), which the node's one keeping thread makes: it does what has
+//! been asked for since the last one, and nobody hears of it before it is durable (group commit). Others only read.
 //!
-//! Records lie in id order, so that a hand-over is a range scan. A deleted one stays as a tombstone until its range is
-//! dropped, so that an older copy cannot bring it back.
-//!
-//! - `change`: what each change means, once for all stores
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
+//! - `areas`: where the records of an area are, and what of them is remembered so that it need not be searched for
 //! - `disk`, `file`: the store on disk ([`DiskStore`]), and the data directory with its lock and its format
-//! - `memory`: the store for tests ([`MemoryStore`])
-//! - `writer`: the queue and its thread
+//! - `memory`: the store that forgets ([`MemoryStore`])
 
-mod change;
+mod areas;
 mod codec;
 mod disk;
 mod file;
@@ -21,13 +17,14 @@ mod memory;
 mod order;
 #[cfg(test)]
 mod tests;
-mod writer;
 
-use chordal_protocol::{Id, Interval, Record, Version, Write, Written};
+use std::ops::Bound;
+
+use chordal_protocol::replica::Area;
+use chordal_protocol::{Id, Record, replica};
 
 pub use disk::DiskStore;
 pub use memory::MemoryStore;
-pub use writer::{Pending, SubmitError, WAITING_BATCHES, WAITING_BYTES, Writer};
 
 /// The store failed; what was asked has not been acknowledged, and may or may not be on disk.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -49,58 +46,32 @@ pub enum StoreError {
     Unusable(String),
 }
 
-/// One change. A batch of them is one transaction, applied in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// A client's write, given this version if its condition holds for what is stored when its turn comes.
-    ///
-    /// A record that was already written by the same request is left alone, and its version is the outcome. A tombstone
-    /// without a key takes over that of what it buries, so that one can still tell what was deleted; a value that was its
-    /// own key becomes the tombstone's key if it has at most 1 KiB.
-    Write {
-        /// The wish.
-        write: Write,
-        /// The version it gets.
-        version: Version,
-    },
-    /// Records from another node: each is kept if it is newer than what is stored.
-    Merge(Vec<Record>),
-    /// Forget every record in this range.
-    Drop(Interval),
-    /// Replace the named piece of state.
-    Put {
-        /// Its name.
-        name: &'static str,
-        /// Its new value.
-        bytes: Vec<u8>,
-    },
+/// What a transaction can do. Reads see what it has written before. Where the disk fails it says nothing is there, and
+/// the transaction fails as a whole: nothing that was decided by it may leave the node.
+pub trait Transaction: replica::Store {
+    /// Replaces a named piece of state.
+    fn put_state(&mut self, name: &'static str, bytes: &[u8]);
 }
 
-/// How one change ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
-    /// A [`Change::Write`].
-    Write(Written),
-    /// Anything else is done.
-    Done,
-}
-
-/// Where records are kept. All calls may block.
+/// Where content is kept. All calls may block.
 pub trait Store: Send + Sync + 'static {
-    /// The record of this id, tombstones included.
-    fn get(&self, id: &Id) -> Result<Option<Record>, StoreError>;
-
-    /// Records in `range`, tombstones included, clockwise from `range.lo`, those strictly after `after` if it is given:
-    /// at most `limit` of them, and no more than hold `bytes` bytes of keys and content together (but one in any case, if
-    /// there is one).
-    fn scan(&self, range: Interval, after: Option<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError>;
-
-    /// How many live values there are in `range`.
-    fn count(&self, range: Interval) -> Result<u64, StoreError>;
-
     /// The named piece of state.
     fn state(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Applies the changes in order, in one transaction; when this returns they are durable, all or none.
-    fn commit(&self, changes: &[Change]) -> Result<Vec<Changed>, StoreError>;
+    /// Does the work in one transaction; when this returns it is durable, all or nothing. Whether it changed anything. After
+    /// an error it may be either: [`Store::transactions`] tells which.
+    fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError>;
+
+    /// How many transactions that changed something are durable, ever.
+    fn transactions(&self) -> Result<u64, StoreError>;
+
+    /// The record of this id, tombstones included.
+    fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError>;
+
+    /// Records of an area in the order of their ids from zero upwards, tombstones included, those from
+    /// this bound on: at most `limit` of them, and no more than hold `bytes` bytes of keys and content together (but one in any case).
+    fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// How many live values an area holds.
+    fn count(&self, area: &Area) -> Result<u64, StoreError>;
 }

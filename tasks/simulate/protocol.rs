@@ -195,7 +195,6 @@ fn as_json(told: &Told<'_>, missing: &[Kind]) -> Value {
         "hops": spread(summary.hops.spread()),
         "operations": summary.operations,
         "unavailable": summary.unavailable,
-        "taken_from_living": summary.taken_from_living,
         "simulated_s": summary.simulated as f64 / 1e3,
         "elapsed_s": seconds,
         "simulated_s_per_s": summary.simulated as f64 / 1e3 / seconds.max(1e-9),

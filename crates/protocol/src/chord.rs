@@ -214,6 +214,11 @@ impl Chord {
         )
     }
 
+    /// The other node that was last seen to own an id, if it is remembered.
+    pub fn likely_owner(&self, id: &Id) -> Option<Contact> {
+        self.cache.owner(id).filter(|owner| owner.id != self.me.id).cloned()
+    }
+
     /// Notes an owner that was seen.
     pub fn learn_owner(&mut self, range: Interval, owner: &Contact) {
         self.cache.learn(range, owner);

@@ -58,6 +58,21 @@ pub enum Content {
     Tombstone,
 }
 
+impl Content {
+    /// How many bytes it has, the media type not counted.
+    pub fn len(&self) -> usize {
+        match self {
+            Content::Value { bytes, .. } => bytes.len(),
+            Content::Tombstone => 0,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A register: the newest content of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
@@ -81,6 +96,11 @@ impl Record {
             (None, Content::Value { bytes, .. }) => Some(bytes),
             (None, Content::Tombstone) => None,
         }
+    }
+
+    /// How many bytes of key and content it has.
+    pub fn weight(&self) -> usize {
+        self.content.len() + self.key.as_ref().map_or(0, Vec::len)
     }
 
     /// Whether there is a value.

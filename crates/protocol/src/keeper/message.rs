@@ -34,3 +34,26 @@ pub enum Reply {
         contacts: Vec<Contact>,
     },
 }
+
+/// What an envelope weighs, in bytes, beside content.
+const LETTER: usize = 256;
+
+impl Request {
+    /// About how many bytes it has.
+    pub fn weight(&self) -> usize {
+        match self {
+            Request::Letters { letters, .. } => letters.iter().map(|letter| LETTER + letter.body.weight()).sum(),
+            Request::Introduce(_) | Request::Release(_) => LETTER,
+        }
+    }
+}
+
+impl Reply {
+    /// About how many bytes it has.
+    pub fn weight(&self) -> usize {
+        match self {
+            Reply::Letters { letters, .. } => letters.iter().map(|letter| LETTER + letter.body.weight()).sum(),
+            Reply::Introduced(_) => LETTER,
+        }
+    }
+}

@@ -205,6 +205,18 @@ impl Keeper {
         all
     }
 
+    /// Gives up all that it keeps, as another incarnation: its ring was given up, and nobody else was on it.
+    pub fn begin_anew<S: Store>(&mut self, store: &mut S, incarnation: u64) {
+        let durable = self.replica.durable();
+        for name in durable.held.keys() {
+            store.discard(&name.area());
+        }
+        for label in durable.staged.keys() {
+            store.discard(&replica::Area::Staged(*label));
+        }
+        *self = Keeper::new(self.me.clone(), incarnation, self.settings.clone());
+    }
+
     /// From here on it gets out of all views that it is a member of; [`Keeper::is_released`] tells when that is done.
     pub fn leave(&mut self) {
         self.leaving = true;

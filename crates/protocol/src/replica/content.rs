@@ -52,6 +52,12 @@ impl Parcel {
         }
     }
 
+    /// About how many bytes it has.
+    pub fn weight(&self) -> usize {
+        const ROW: usize = 96;
+        self.records.values().map(|record| ROW + record.weight()).sum::<usize>() + ROW * self.outcomes.len()
+    }
+
     /// Merges another state of the same range into this one: the newest of each register, all outcomes, the later mark.
     pub fn merge(&mut self, other: &Parcel) {
         for record in other.records.values() {
@@ -145,6 +151,52 @@ pub trait Store {
     fn rename(&mut self, from: &Area, to: &Area);
     /// Empties an area.
     fn discard(&mut self, area: &Area);
+}
+
+impl<S: Store + ?Sized> Store for &mut S {
+    fn record(&self, area: &Area, id: &Id) -> Option<Record> {
+        (**self).record(area, id)
+    }
+
+    fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
+        (**self).outcome(area, request)
+    }
+
+    fn purged(&self, area: &Area) -> u64 {
+        (**self).purged(area)
+    }
+
+    fn since(&self, area: &Area, version: Version) -> Parcel {
+        (**self).since(area, version)
+    }
+
+    fn all(&self, area: &Area) -> Parcel {
+        (**self).all(area)
+    }
+
+    fn put(&mut self, area: &Area, record: &Record) {
+        (**self).put(area, record);
+    }
+
+    fn purge(&mut self, area: &Area, mark: u64) {
+        (**self).purge(area, mark);
+    }
+
+    fn collect(&mut self, area: &Area, up_to: Version) {
+        (**self).collect(area, up_to);
+    }
+
+    fn replace(&mut self, area: &Area, parcel: Parcel) {
+        (**self).replace(area, parcel);
+    }
+
+    fn rename(&mut self, from: &Area, to: &Area) {
+        (**self).rename(from, to);
+    }
+
+    fn discard(&mut self, area: &Area) {
+        (**self).discard(area);
+    }
 }
 
 /// A store in memory.

@@ -230,7 +230,26 @@ impl Request {
     }
 }
 
+impl Request {
+    /// How many bytes of content it carries.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Request::Stage { parcel, .. } => parcel.weight(),
+            Request::Store { record, .. } => record.weight(),
+            _ => 0,
+        }
+    }
+}
+
 impl Reply {
+    /// How many bytes of content it carries.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Reply::Promised { tail: parcel, .. } | Reply::Content { parcel, .. } => parcel.weight(),
+            _ => 0,
+        }
+    }
+
     /// As [`Request::names`].
     pub(crate) fn names(&self) -> Vec<Member> {
         match self {

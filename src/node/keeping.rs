@@ -1,0 +1,582 @@
+//! The thread that keeps content: it alone runs the [`Keeper`] and changes the store.
+//!
+//! What others ask, what clients want and what the beat brings waits in one line. The thread takes all that waits, does it in
+//! one transaction, and lets nothing of it leave before that is durable: replies, letters and answers alike (group commit).
+//! A read waits no longer than the writes that it stands in line with.
+//!
+//! If a transaction fails, the store tells whether it happened. If it did not, the keeper is put back to what it was: nobody has
+//! heard of anything, and the node goes on, able to serve reads while its disk is full.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chordal_protocol::keeper::{self, Around, Keeper, Served};
+use chordal_protocol::replica::{Answer, Event, Member, Operation, Refusal, Token, View};
+use chordal_protocol::{Contact, Id, Interval, Time};
+use tokio::sync::{oneshot, watch};
+
+use crate::store::{Store, StoreError, Transaction};
+
+/// The name under which the keeper's state is stored.
+const STATE: &str = "keeper";
+
+/// How many jobs may wait, and how many bytes of content in them, but one job in any case.
+const WAITING_JOBS: usize = 8_192;
+const WAITING_BYTES: usize = 64 << 20;
+
+/// How many jobs, and how many bytes, become one transaction at most.
+const GROUP_JOBS: usize = 1_024;
+const GROUP_BYTES: usize = 8 << 20;
+
+/// How long to wait before asking a store that fails again.
+const STORE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client is told, or who may serve it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The answer of the primary.
+    Answer(Answer),
+    /// This node is not the primary; it may be this one.
+    NotMine(Option<Contact>),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Something for the thread to do.
+pub(crate) enum Job {
+    /// Another keeper asks.
+    Serve { from: Contact, request: keeper::Request, reply: Reply<keeper::Reply> },
+    /// Another keeper has answered.
+    Hear { from: Contact, reply: keeper::Reply },
+    /// A client wants something.
+    Operate { operation: Operation, answer: Reply<Told> },
+    /// Time has passed.
+    Tick(Around),
+    /// This stretch is kept here from now on, and nobody has kept it before.
+    Found { range: Interval, done: Reply<()> },
+    /// Get out of all views, or stay.
+    Leave(bool),
+    /// The ring was given up: a new incarnation keeps nothing.
+    Begin { incarnation: u64, done: Reply<()> },
+    /// Write down a piece of state that is no keeper's.
+    State { name: &'static str, bytes: Vec<u8>, done: Reply<()> },
+}
+
+/// A view as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SeenView {
+    pub(crate) view: View,
+    pub(crate) installed: bool,
+    pub(crate) sealed: bool,
+    /// Whether this node serves it now.
+    pub(crate) leads: bool,
+}
+
+/// What can be seen of the keeper without asking the thread.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    pub(crate) me: Option<Member>,
+    pub(crate) views: Vec<SeenView>,
+    /// Whether it keeps nothing for anybody.
+    pub(crate) released: bool,
+    /// Whether it has never kept anything.
+    pub(crate) is_new: bool,
+    /// Where members can be asked.
+    pub(crate) contacts: BTreeMap<Id, Contact>,
+}
+
+impl Seen {
+    /// Whether all of this range is served here.
+    pub(crate) fn serves(&self, range: &Interval) -> bool {
+        let mut rest = vec![*range];
+        for seen in self.views.iter().filter(|seen| seen.leads) {
+            rest = rest.iter().flat_map(|part| part.minus(&seen.view.range)).collect();
+        }
+        rest.is_empty()
+    }
+
+    /// Whether this id is served here.
+    pub(crate) fn serves_id(&self, id: &Id) -> bool {
+        self.views.iter().any(|seen| seen.leads && seen.view.range.contains(id))
+    }
+}
+
+/// Something that moved, for people.
+#[derive(Debug, Clone)]
+pub(crate) struct Moved {
+    pub(crate) kind: &'static str,
+    pub(crate) range: Interval,
+    pub(crate) peer: Option<Contact>,
+    pub(crate) records: u64,
+}
+
+/// Where letters and news go.
+pub(crate) trait Outside: Send + Sync + 'static {
+    /// Send this on its way. It may be dropped: what matters is asked again.
+    fn send(&self, to: Contact, request: keeper::Request);
+    /// Content has moved.
+    fn moved(&self, moved: Moved);
+}
+
+/// The way to the thread.
+pub(crate) struct Keeping {
+    line: Arc<Line>,
+    seen: watch::Receiver<Arc<Seen>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Keeping {
+    /// What the store remembers of an earlier run.
+    pub(crate) fn remembered(store: &dyn Store) -> Result<Option<keeper::Durable>, StoreError> {
+        let Some(bytes) = store.state(STATE)? else { return Ok(None) };
+        postcard::from_bytes(&bytes).map(Some).map_err(|error| {
+            StoreError::Unusable(format!(
+                "what this node remembers of its views cannot be read ({error}): it was written by another version of \
+                 chordal, or is damaged. Start the node with the release that wrote it, or with a new data directory"
+            ))
+        })
+    }
+
+    /// Starts the thread.
+    pub(crate) fn start(
+        keeper: Keeper,
+        store: Arc<dyn Store>,
+        outside: Arc<dyn Outside>,
+        started: Instant,
+    ) -> Result<Keeping, StoreError> {
+        let line = Arc::new(Line::default());
+        let (tell, seen) = watch::channel(Arc::new(Seen::default()));
+        let transactions = store.transactions()?;
+        let work = Work {
+            line: Arc::clone(&line),
+            keeper,
+            store,
+            outside,
+            tell,
+            started,
+            transactions,
+            must_persist: true,
+            waiting: HashMap::new(),
+            next_token: 0,
+            doubt: None,
+        };
+        let thread = thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(move || work.run())
+            .map_err(|error| StoreError::Failed(format!("there is no thread for its keeper: {error}")))?;
+        Ok(Keeping { line, seen, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Puts a job in line, without waiting. One that is not taken will not be done.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), StoreError> {
+        self.line.push(job)
+    }
+
+    /// Has something done, and waits for the outcome.
+    pub(crate) async fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        self.submit(job(reply))?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// What can be seen now.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen.borrow())
+    }
+
+    /// Waits for what can be seen to change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Seen>> {
+        self.seen.clone()
+    }
+
+    /// Takes no more jobs, does those that wait, and returns when the thread has ended. It may block for as long as the disk
+    /// takes, so an async worker must not call it.
+    pub(crate) fn close(&self) {
+        self.line.close();
+        // Locked until the thread has ended, so that whoever else closes it returns no sooner.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // If it panicked, everyone who waited has been told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The jobs that wait. A queue of our own, because channels count messages, and what has to be bounded here is memory.
+#[derive(Default)]
+struct Line {
+    jobs: Mutex<Jobs>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<(usize, Job)>,
+    bytes: usize,
+    ticks: usize,
+    closed: bool,
+}
+
+impl Line {
+    fn push(&self, job: Job) -> Result<(), StoreError> {
+        let weight = weight(&job);
+        let mut jobs = self.lock();
+        if jobs.closed {
+            return Err(StoreError::Closed);
+        }
+        if matches!(job, Job::Tick(_)) {
+            // One that waits already is as good.
+            if jobs.ticks > 0 {
+                return Ok(());
+            }
+            jobs.ticks += 1;
+        }
+        let too_heavy = jobs.bytes + weight > WAITING_BYTES && !jobs.waiting.is_empty();
+        if too_heavy || jobs.waiting.len() >= WAITING_JOBS {
+            return Err(StoreError::Overloaded);
+        }
+        jobs.bytes += weight;
+        jobs.waiting.push_back((weight, job));
+        drop(jobs);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// Waits for jobs, and takes those that become the next transaction. `None` once it is closed and empty.
+    fn take(&self) -> Option<Vec<Job>> {
+        let mut jobs = self.lock();
+        while jobs.waiting.is_empty() {
+            if jobs.closed {
+                return None;
+            }
+            jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (mut group, mut room) = (Vec::new(), GROUP_BYTES);
+        while let Some((weight, _)) = jobs.waiting.front() {
+            if !group.is_empty() && (*weight > room || group.len() >= GROUP_JOBS) {
+                break;
+            }
+            room = room.saturating_sub(*weight);
+            if let Some((weight, job)) = jobs.waiting.pop_front() {
+                jobs.bytes -= weight;
+                jobs.ticks -= usize::from(matches!(job, Job::Tick(_)));
+                group.push(job);
+            }
+        }
+        Some(group)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's own.
+struct Work {
+    line: Arc<Line>,
+    keeper: Keeper,
+    store: Arc<dyn Store>,
+    outside: Arc<dyn Outside>,
+    tell: watch::Sender<Arc<Seen>>,
+    started: Instant,
+    /// How many transactions are durable.
+    transactions: u64,
+    must_persist: bool,
+    waiting: HashMap<Token, (Id, Reply<Told>)>,
+    next_token: u64,
+    /// A transaction that failed, and nobody could say yet whether it happened.
+    doubt: Option<Doubt>,
+}
+
+/// What is to be said and done if the transaction happened, and to what the keeper goes back if it did not.
+struct Doubt {
+    before: Keeper,
+    out: Out,
+    error: StoreError,
+}
+
+/// What may leave the node once the transaction is durable.
+#[derive(Default)]
+struct Out {
+    persist: bool,
+    /// Whether the state had to be written in any case.
+    owed: bool,
+    replies: Vec<Box<dyn FnOnce(Option<&StoreError>) + Send>>,
+    /// Operations that were begun in this transaction.
+    begun: Vec<Token>,
+    step: keeper::Step,
+}
+
+impl Work {
+    fn run(mut self) {
+        while let Some(jobs) = self.line.take() {
+            while self.doubt.is_some() && !self.settle() {
+                thread::sleep(STORE_PAUSE);
+                if self.line.is_closed() {
+                    break;
+                }
+            }
+            if self.doubt.is_some() {
+                break;
+            }
+            self.group(jobs);
+        }
+        // Whoever comes now is told that it is over, and so are those who wait.
+        self.line.close();
+        while self.line.take().is_some() {}
+    }
+
+    /// Does all of these in one transaction.
+    fn group(&mut self, jobs: Vec<Job>) {
+        let before = self.keeper.clone();
+        let owed = std::mem::take(&mut self.must_persist);
+        let mut out = Out { persist: owed, owed, ..Out::default() };
+        let mut jobs = Some(jobs);
+        let now = Time(self.started.elapsed().as_millis() as u64);
+        let Work { keeper, waiting, next_token, store, .. } = self;
+        let outcome = store.transact(&mut |transaction| {
+            for job in jobs.take().into_iter().flatten() {
+                do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
+            }
+            if out.persist
+                && let Ok(bytes) = postcard::to_stdvec(&keeper.durable())
+            {
+                transaction.put_state(STATE, &bytes);
+            }
+        });
+        match outcome {
+            Ok(changed) => {
+                self.transactions += u64::from(changed);
+                self.release(out);
+            }
+            Err(error) => {
+                self.doubt = Some(Doubt { before, out, error });
+                self.settle();
+            }
+        }
+    }
+
+    /// Finds out whether the transaction that failed has happened; false if the store cannot say.
+    fn settle(&mut self) -> bool {
+        let Ok(durable) = self.store.transactions() else { return false };
+        let Some(Doubt { before, out, error }) = self.doubt.take() else { return true };
+        if durable > self.transactions {
+            self.transactions = durable;
+            self.release(out);
+            return true;
+        }
+        tracing::warn!(%error, "a transaction failed, and nothing of it has happened");
+        self.must_persist |= out.owed;
+        self.keeper = before;
+        for reply in out.replies {
+            reply(Some(&error));
+        }
+        for token in out.begun {
+            if let Some((_, reply)) = self.waiting.remove(&token) {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+        true
+    }
+
+    /// It is durable: now others may hear of it.
+    fn release(&mut self, out: Out) {
+        let keeper::Step { calls, answers, events, .. } = out.step;
+        // First what can be seen, so that whoever is answered sees it.
+        if out.persist || !events.is_empty() {
+            self.show(&events);
+        }
+        for reply in out.replies {
+            reply(None);
+        }
+        for (to, request) in calls {
+            self.outside.send(to, request);
+        }
+        for (token, answer) in answers {
+            let Some((id, reply)) = self.waiting.remove(&token) else { continue };
+            let told = match answer {
+                Answer::Refused(Refusal::NotServed) => Told::NotMine(self.keeper.hint(&id).cloned()),
+                answer => Told::Answer(answer),
+            };
+            // Who has stopped waiting need not be told.
+            let _ = reply.send(Ok(told));
+        }
+    }
+
+    fn show(&mut self, events: &[Event]) {
+        let before = Arc::clone(&self.tell.borrow());
+        for event in events {
+            log(event);
+            if let Some(moved) = self.moved(&before, event) {
+                self.outside.moved(moved);
+            }
+        }
+        let leads: Vec<_> = self.keeper.leads().map(View::name).collect();
+        let held = self.keeper.replica().durable().held.iter();
+        let views: Vec<SeenView> = held
+            .map(|(name, held)| SeenView {
+                view: held.view.clone(),
+                installed: held.installed,
+                sealed: held.promised.is_some(),
+                leads: leads.contains(name),
+            })
+            .collect();
+        let members = views.iter().flat_map(|seen| &seen.view.members);
+        let contacts = members.filter_map(|member| Some((member.id, self.keeper.contact(member)?.clone()))).collect();
+        let durable = self.keeper.replica().durable();
+        let is_new = durable.held.is_empty() && durable.over.is_empty() && durable.staged.is_empty();
+        let seen =
+            Seen { me: Some(self.keeper.me()), views, released: self.keeper.is_released(), is_new, contacts };
+        self.tell.send_if_modified(|told| {
+            let is_new = **told != seen;
+            if is_new {
+                *told = Arc::new(seen);
+            }
+            is_new
+        });
+    }
+
+    /// What an event moves: what this node serves now and did not before, or served and does not any more.
+    fn moved(&self, before: &Seen, event: &Event) -> Option<Moved> {
+        let me = self.keeper.me();
+        let was_mine = |range: &Interval| {
+            before.views.iter().any(|seen| seen.view.primary == me && seen.view.range.overlaps(range))
+        };
+        match event {
+            Event::Installed(view) if view.primary == me && !was_mine(&view.range) => {
+                let held = self.keeper.replica().durable().held.get(&view.name());
+                let proposer = held.and_then(|held| held.base).map(|(_, ballot)| ballot.proposer)?;
+                let by_me = proposer == me;
+                let peer = if by_me { None } else { self.keeper.contact(&proposer).cloned() };
+                let records = self.store.count(&view.name().area()).unwrap_or_default();
+                Some(Moved { kind: if by_me { "taken" } else { "received" }, range: view.range, peer, records })
+            }
+            Event::Followed(name, successors) if was_mine(&name.range) => {
+                let next = successors.iter().find(|view| view.primary != me)?;
+                let peer = self.keeper.contact(&next.primary).cloned();
+                Some(Moved { kind: "given", range: next.range, peer, records: 0 })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn do_job(
+    keeper: &mut Keeper,
+    waiting: &mut HashMap<Token, (Id, Reply<Told>)>,
+    next_token: &mut u64,
+    mut store: &mut dyn Transaction,
+    now: Time,
+    job: Job,
+    out: &mut Out,
+) {
+    let store = &mut store;
+    let step = match job {
+        Job::Serve { from, request, reply } => {
+            let Served { reply: said, step } = keeper.serve(store, now, &from, request);
+            out.replies.push(answering(reply, said));
+            step
+        }
+        Job::Hear { from, reply } => keeper.hear(store, now, &from, reply),
+        Job::Operate { operation, answer } => {
+            *next_token += 1;
+            let token = Token(*next_token);
+            waiting.insert(token, (*operation.id(), answer));
+            out.begun.push(token);
+            keeper.operate(store, now, token, operation)
+        }
+        Job::Tick(around) => keeper.tick(store, now, &around),
+        Job::Found { range, done } => {
+            out.replies.push(answering(done, ()));
+            let durable = keeper.replica().durable();
+            let has_kept = !durable.held.is_empty() || !durable.over.is_empty();
+            if has_kept { keeper::Step::default() } else { keeper.found(range) }
+        }
+        Job::Leave(leaves) => {
+            if leaves {
+                keeper.leave();
+            } else {
+                keeper.stay();
+            }
+            keeper::Step::default()
+        }
+        Job::Begin { incarnation, done } => {
+            keeper.begin_anew(store, incarnation);
+            out.persist = true;
+            out.replies.push(answering(done, ()));
+            keeper::Step::default()
+        }
+        Job::State { name, bytes, done } => {
+            store.put_state(name, &bytes);
+            out.replies.push(answering(done, ()));
+            keeper::Step::default()
+        }
+    };
+    out.persist |= step.persist;
+    out.step.calls.extend(step.calls);
+    out.step.answers.extend(step.answers);
+    out.step.events.extend(step.events);
+}
+
+/// Says this when it is durable, or why it is not.
+fn answering<T: Send + 'static>(reply: Reply<T>, said: T) -> Box<dyn FnOnce(Option<&StoreError>) + Send> {
+    Box::new(move |error| {
+        // Who has stopped waiting need not be told.
+        let _ = reply.send(error.map_or(Ok(said), |error| Err(error.clone())));
+    })
+}
+
+fn weight(job: &Job) -> usize {
+    const JOB: usize = 256;
+    JOB + match job {
+        Job::Serve { request, .. } => request.weight(),
+        Job::Hear { reply, .. } => reply.weight(),
+        Job::Operate { operation: Operation::Write(write), .. } => {
+            write.content.len() + write.key.as_ref().map_or(0, Vec::len)
+        }
+        Job::State { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+fn log(event: &Event) {
+    let range = |range: &Interval| format!("[{}, {})", range.lo.short(), range.hi.short());
+    match event {
+        Event::Installed(view) => {
+            let members = view.members.len();
+            tracing::info!(range = range(&view.range), epoch = view.epoch, members, "installed a view");
+        }
+        Event::Followed(name, _) => tracing::debug!(range = range(&name.range), epoch = name.epoch, "a view is over"),
+        Event::Silent(name) => {
+            tracing::warn!(range = range(&name.range), epoch = name.epoch, "the primary is silent; taking over");
+        }
+        Event::Lagging(name, members) => {
+            let count = members.len();
+            tracing::warn!(range = range(&name.range), epoch = name.epoch, count, "members have missed many writes");
+        }
+        Event::Fenced(name) => {
+            tracing::error!(range = range(&name.range), epoch = name.epoch, "pushed aside by a view made by force");
+        }
+        Event::MajorityAnswers(name) => {
+            tracing::info!(range = range(&name.range), epoch = name.epoch, "a majority answers: nothing is forced");
+        }
+        Event::Unacceptable => tracing::debug!("somebody is another member than was thought"),
+    }
+}
