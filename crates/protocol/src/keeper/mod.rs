@@ -299,10 +299,14 @@ impl Keeper {
         self.last_tick = now;
         let more = self.replica.tick(store, now);
         self.take(more, &mut step);
-        let silent: Vec<Name> = step.events.iter().filter_map(|event| match event {
-            Event::Silent(name) => Some(*name),
-            _ => None,
-        }).collect();
+        let silent: Vec<Name> = step
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Silent(name) => Some(*name),
+                _ => None,
+            })
+            .collect();
         for name in silent {
             // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
             self.propose(store, now, name, &Change::Same, &mut step);

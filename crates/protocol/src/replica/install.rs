@@ -1,7 +1,7 @@
 //! From a decision to a view that serves, and how a decision reaches everybody.
 
-use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
 use super::recover::FORCED_EPOCH_STEP;
+use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
 use crate::Version;
 
 impl<S: Store> Turn<'_, S> {

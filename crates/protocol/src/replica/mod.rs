@@ -127,8 +127,7 @@ pub struct Durable {
 /// All whom this names as members of something.
 pub(crate) fn members_of(durable: &Durable) -> BTreeSet<Member> {
     let held = durable.held.values().flat_map(|held| &held.view.members).copied();
-    let staged =
-        durable.staged.values().flat_map(|staged| staged.view.members.iter().chain(&staged.voters)).copied();
+    let staged = durable.staged.values().flat_map(|staged| staged.view.members.iter().chain(&staged.voters)).copied();
     let decided = durable.decided.values().flat_map(Value::names);
     held.chain(staged).chain(decided).collect()
 }

@@ -180,8 +180,14 @@ impl World<'_> {
         let answer = self.change(at, |chord| chord.serve(now, envelope));
         let reply = match answer.outcome {
             Outcome::Reply(reply) => reply,
-            Outcome::Keep(request) => return self.keeper_serves(at, &from, request),
-            Outcome::Operate(operation) => return self.operate_at(at, operation, back),
+            Outcome::Keep(request) => {
+                self.keeper_serves(at, &from, request, back);
+                return None;
+            }
+            Outcome::Operate(operation) => {
+                self.operate_at(at, operation, back);
+                return None;
+            }
             Outcome::Invite(..) => {
                 let text = "nobody is invited in a simulation".to_owned();
                 Reply::Refused(Refusal::Settled(text))

@@ -16,6 +16,7 @@ mod run;
 mod scenario;
 mod service;
 mod setup;
+mod shelf;
 mod summary;
 mod trace;
 mod wish;

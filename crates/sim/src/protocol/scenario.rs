@@ -263,10 +263,9 @@ impl Scenario {
             operations: self.operations,
             variant: variant.unwrap_or(own),
             keys: if self.operations > 0.0 { 24 } else { 0 },
-            content: self.replication_factor.map(|replication_factor| keeper::Settings {
-                replication_factor,
-                ..keeper::Settings::default()
-            }),
+            content: self
+                .replication_factor
+                .map(|replication_factor| keeper::Settings { replication_factor, ..keeper::Settings::default() }),
             ..Setup::default()
         };
         setup.settings.successors = self.successors;

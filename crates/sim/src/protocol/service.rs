@@ -93,7 +93,8 @@ impl World<'_> {
         [false, true].into_iter().any(|side| {
             let members = self.hosts.iter().enumerate().filter(|(at, host)| {
                 let is_member = host.shelf.as_ref().is_some_and(|shelf| view.has(&shelf.keeper.me()));
-                is_member && host.state == State::Running && self.network.side(*at) == side
+                let has_room = host.shelf.as_ref().is_some_and(|shelf| !shelf.disk.is_full());
+                is_member && has_room && host.state == State::Running && self.network.side(*at) == side
             });
             let there: Vec<usize> = members.map(|(at, _)| at).collect();
             let serves = |at: &usize| {

@@ -142,7 +142,9 @@ impl Summary {
         if self.runs == 0 {
             return Vec::new();
         }
-        setup.faults.requested().into_iter().filter(|kind| self.faults.of(*kind) == 0).collect()
+        let can_happen = |kind: &Kind| setup.content.is_some() || !matches!(kind, Kind::Full | Kind::Unsynced);
+        let requested = setup.faults.requested().into_iter().filter(can_happen);
+        requested.filter(|kind| self.faults.of(*kind) == 0).collect()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use chordal_protocol::replica::{self, Operation};
 use chordal_protocol::keeper;
+use chordal_protocol::replica::{self, Operation};
 use chordal_protocol::{Contact, Content, Interval, NextHop, Reply, Request, Written};
 
 /// What a line of a trace is about.
@@ -199,7 +199,9 @@ pub(crate) fn answer(reply: &Reply) -> String {
         },
         Reply::Accepted => "yes".to_owned(),
         Reply::Answered(replica::Answer::Refused(refusal)) => format!("not now: {refusal:?}"),
-        Reply::Answered(answer) => answer.version().map_or("nothing".to_owned(), |version| format!("version {version}")),
+        Reply::Answered(answer) => {
+            answer.version().map_or("nothing".to_owned(), |version| format!("version {version}"))
+        }
         Reply::Kept(keeper::Reply::Introduced(member)) => format!("incarnation {:x}", member.incarnation),
         Reply::Kept(keeper::Reply::Letters { letters, .. }) => {
             let words: Vec<String> = letters.iter().map(|it| letter_back(&it.body)).collect();

@@ -12,9 +12,9 @@ use rand::RngExt;
 
 use super::host::{Run, Work};
 use super::run::go_on_until;
-use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
 use super::trace::About;
 use super::world::{Back, Event, MS, World};
+use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
 
 /// For how long a client goes on, in simulated milliseconds.
 const DEADLINE: u64 = 6_000;

@@ -15,6 +15,7 @@ use super::network::Network;
 use super::service::Service;
 use super::setup::{ROUND, Setup};
 use super::trace::{About, Entry, Sink};
+use crate::disk::SyncId;
 
 /// Simulated microseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000;
@@ -51,6 +52,10 @@ pub(crate) enum Event {
     Heals { number: u64 },
     /// Fate looks round.
     Fate,
+    /// What a disk was writing is durable.
+    Synced { host: usize, life: u32, sync: SyncId },
+    /// A disk that was full has room again.
+    HasRoom { host: usize },
     /// It is looked whether ranges are served.
     LookAtService,
     /// A client wants something.
@@ -295,7 +300,9 @@ impl<'a> World<'a> {
         let addressee = match &event {
             Event::Arrives { at, .. } => Some((*at, None)),
             Event::Answered { back, .. } | Event::Expires { back } => Some((back.host, Some(back.life))),
-            Event::WishAgain { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
+            Event::WishAgain { host, life, .. }
+            | Event::Timer { host, life, .. }
+            | Event::Synced { host, life, .. } => Some((*host, Some(*life))),
             _ => None,
         };
         if let Some((host, life)) = addressee {
@@ -315,6 +322,8 @@ impl<'a> World<'a> {
             Event::Resumes { host, life } => self.resumes(host, life),
             Event::Heals { number } => self.heals(number),
             Event::Fate => self.fate(),
+            Event::Synced { host, sync, .. } => self.synced(host, sync),
+            Event::HasRoom { host } => self.has_room(host),
             Event::LookAtService => self.look_at_service(),
             Event::Client => self.client(),
             Event::WishAgain { host, number, .. } => self.wish_again(host, number),
