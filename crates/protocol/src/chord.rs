@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Contact, Durable, Event, FingerTable, Flaw, Id, Interval, Lookup, Membership, Mode, NextHop, OwnerCache, Ring, Settings,
-    SuccessorList, Table, Time, keeper::Around, next_hop,
+    Contact, Durable, Event, FingerTable, Flaw, Id, Interval, Lookup, Membership, Mode, NextHop, OwnerCache, Ring,
+    Settings, SuccessorList, Table, Time, keeper::Around, next_hop,
 };
 
 /// How many goodbyes are remembered, and for how long, in milliseconds: until words that were under way have arrived, and
@@ -287,9 +287,7 @@ impl Chord {
     fn shift_earlier(&mut self, new: &Contact) {
         if let Some(place) = self.earlier.iter().position(|contact| contact == new) {
             self.earlier.drain(..=place);
-        } else if let Some(old) =
-            self.predecessor.take_if(|old| crate::between(&old.id, &new.id, &self.me.id))
-        {
+        } else if let Some(old) = self.predecessor.take_if(|old| crate::between(&old.id, &new.id, &self.me.id)) {
             self.earlier.insert(0, old);
             self.earlier.truncate(self.settings.successors);
         } else {

@@ -56,13 +56,7 @@ impl Chord {
         }
     }
 
-    fn answer(
-        &mut self,
-        now: Time,
-        from: Contact,
-        request: Request,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
+    fn answer(&mut self, now: Time, from: Contact, request: Request, events: &mut Vec<Event>) -> Outcome {
         Outcome::Reply(match request {
             Request::Hello => {
                 let claims = self.has(Flaw::AnswersWhileJoining) && self.membership == Membership::Joining;

@@ -20,12 +20,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings {
-            successors: 8,
-            hop_budget: 1024,
-            cached_owners: 4096,
-            contacts: 32,
-        }
+        Settings { successors: 8, hop_budget: 1024, cached_owners: 4096, contacts: 32 }
     }
 }
 
@@ -123,7 +118,6 @@ impl Call {
     pub(crate) fn new(to: &Contact, request: Request, then: impl Into<Then>) -> Call {
         Call { to: to.clone(), request, then: then.into() }
     }
-
 }
 
 impl Step {

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chordal_protocol::replica::{
-    Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation, Replica, Reply,
-    Request, Settings, Step, Store, Token, View,
+    Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation,
+    Replica, Reply, Request, Settings, Step, Store, Token, View,
 };
 use chordal_protocol::{Condition, Content, Id, Interval, RequestId, Time, Version, Write, Written};
 use rand::{RngExt, SeedableRng};

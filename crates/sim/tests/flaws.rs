@@ -11,7 +11,6 @@ fn bounds(flaw: Flaw) -> (u64, &'static [&'static str]) {
         Flaw::AdoptsUnasked => (10, &["live_successor"]),
         Flaw::AnswersWhileJoining => (40, &["live_successor", "ideal_ring"]),
         Flaw::ListsItself => (5, &["ordered_successor_lists"]),
-        Flaw::WritesWhileSealed => (60, &["newest_content"]),
         Flaw::SecondRing => (40, &["no_second_ring"]),
         Flaw::DropsWholeList => (10, &["isolated_for_a_reason"]),
         Flaw::MergesStrangers => (5, &["one_ring_id"]),

@@ -93,6 +93,10 @@ fn writes_go_by_their_versions() {
     let same = Operation { outcome: Outcome::Done(version(1)), ..put(2, 2, 3) };
     broken(Rule::OneWriteOfAVersion, &[put(1, 0, 1), same]);
     broken(Rule::OneWriteOfAVersion, &[put(1, 0, 1), delete(1, 2, 3)]);
+    let greatest = Version { epoch: 1, sequence: u64::MAX };
+    let at_the_end = Operation { outcome: Outcome::Done(greatest), ..put(1, 0, 1) };
+    let next = Operation { outcome: Outcome::Done(Version { epoch: 2, sequence: 0 }), ..swap(None, 2, 2, 3, true) };
+    broken(Rule::ConditionHeld, &[at_the_end, lost_delete(1), nothing(2, 3), next]);
 }
 
 #[test]
@@ -292,6 +296,9 @@ fn lost_writes_and_stale_reads_are_counted_apart_and_refused_by_check() {
     assert_eq!((summary.operations, summary.unknown, summary.histories_checked), (7, 1, 1));
     assert_eq!((summary.writes_lost, summary.stale_reads), (0, 2));
     assert!(!summary.is_clean());
+    let failed =
+        [&history[..], &[fails(None, 9, 6, 7, Some(3)), fails(None, 8, 6, 7, Some(2)), fails(Some(9), 7, 6, 7, None)]];
+    assert_eq!(summarize(&failed.concat(), &[]).stale_reads, 2);
     assert!(summarize(&history, &[get(3, 20, 21)]).is_clean());
 }
 

@@ -60,6 +60,10 @@ fn small_rings_are_as_sound_as_large_ones() {
 #[test]
 fn each_kind_of_fault_breaks_nothing_by_itself() {
     for kind in Kind::ALL {
+        if matches!(kind, Kind::Full | Kind::Unsynced) {
+            // Without content there is nothing that a disk could refuse or lose.
+            continue;
+        }
         let (text, others) = match kind {
             Kind::Loss => ("loss=0.05", ""),
             Kind::Duplicate => ("duplicate=0.1", ""),
@@ -69,6 +73,7 @@ fn each_kind_of_fault_breaks_nothing_by_itself() {
             Kind::Pause => ("pause=0.03", ""),
             Kind::Partition => ("partition=0.05", ""),
             Kind::Drift => ("drift=0.3", ""),
+            Kind::Full | Kind::Unsynced => unreachable!(),
         };
         let faults = format!("{text}{others}").parse().unwrap();
         let summary = sound(&Setup { nodes: (2, 16), faults, ..Setup::default() }, 0..16);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::replica::Member;
 use super::Around;
+use crate::replica::Member;
 use crate::{Contact, Id, Time};
 
 /// How many nodes are remembered beside those who are members of something here.

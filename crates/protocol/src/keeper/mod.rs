@@ -186,8 +186,11 @@ impl Keeper {
     }
 
     /// Whether it keeps nothing for anybody, and whoever has followed it knows: it may go.
+    ///
+    /// What it has staged may have been decided already without its having heard of it, and counts on it.
     pub fn is_released(&self) -> bool {
-        self.replica.durable().held.is_empty() && self.replica.has_told_all()
+        let durable = self.replica.durable();
+        durable.held.is_empty() && durable.staged.is_empty() && self.replica.has_told_all()
     }
 
     // ---- what it does ----
@@ -217,6 +220,7 @@ impl Keeper {
     /// From here on it gets out of all views that it is a member of; [`Keeper::is_released`] tells when that is done.
     pub fn leave(&mut self) {
         self.leaving = true;
+        self.replica.take_no_more(true);
     }
 
     /// Whether it is getting out.
@@ -227,6 +231,7 @@ impl Keeper {
     /// It stays after all.
     pub fn stay(&mut self) {
         self.leaving = false;
+        self.replica.take_no_more(false);
     }
 
     /// Answers another keeper.
@@ -294,10 +299,14 @@ impl Keeper {
         self.last_tick = now;
         let more = self.replica.tick(store, now);
         self.take(more, &mut step);
-        let silent: Vec<Name> = step.events.iter().filter_map(|event| match event {
-            Event::Silent(name) => Some(*name),
-            _ => None,
-        }).collect();
+        let silent: Vec<Name> = step
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Silent(name) => Some(*name),
+                _ => None,
+            })
+            .collect();
         for name in silent {
             // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
             self.propose(store, now, name, &Change::Same, &mut step);
@@ -309,6 +318,15 @@ impl Keeper {
         self.book.prune(&replica::members_of(self.replica.durable()), around);
         self.go_on(store, now, &mut step);
         step
+    }
+
+    /// Forgets what became of requests that were minted up to this mark, in the views that this node serves ([`Replica::purge`]).
+    /// The store's changes belong to the step that follows.
+    pub fn purge<S: Store>(&mut self, store: &mut S, mark: u64) {
+        let served: Vec<Name> = self.leads().map(View::name).collect();
+        for name in served {
+            self.replica.purge(store, &name, mark);
+        }
     }
 
     /// Begins a recovery by hand, at one of the survivors ([`Replica::recover`]).

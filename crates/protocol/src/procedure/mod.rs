@@ -10,9 +10,7 @@ mod stabilize;
 
 pub use rewire::Side;
 
-use crate::{
-    Call, Chord, Contact, Event, Lookup, LookupError, Membership, NextHop, Reply, Request, Ring, Step,
-};
+use crate::{Call, Chord, Contact, Event, Lookup, LookupError, Membership, NextHop, Reply, Request, Ring, Step};
 use crate::{Time, Unreachable};
 
 /// Something that a node does by itself: at its start, at intervals, or because of what it heard.

@@ -248,7 +248,8 @@ impl<S: Store> Turn<'_, S> {
         // Who agrees to wait for a decision must be sure to hear of it: as a voter it will, and it does not forget it then.
         let durable = &self.replica.durable;
         let will_know = |of: &Name| durable.held.contains_key(of) || durable.decided.contains_key(of);
-        if view.deferred.is_some_and(|waits_for| !will_know(&waits_for)) {
+        let is_unwanted = self.replica.takes_no_more && !voters.contains(&self.me());
+        if is_unwanted || view.deferred.is_some_and(|waits_for| !will_know(&waits_for)) {
             return Reply::Elsewhere { name, later: None };
         }
         let reply = Reply::Staged { name, origin, view: view.name() };

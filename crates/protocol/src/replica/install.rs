@@ -1,7 +1,7 @@
 //! From a decision to a view that serves, and how a decision reaches everybody.
 
-use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
 use super::recover::FORCED_EPOCH_STEP;
+use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
 use crate::Version;
 
 impl<S: Store> Turn<'_, S> {
@@ -163,8 +163,10 @@ impl<S: Store> Turn<'_, S> {
     }
 
     pub(super) fn told(&mut self, from: Member, name: Name) {
-        if self.replica.durable.decided.contains_key(&name) {
-            self.replica.told.entry(name).or_default().insert(from);
+        // Of an absorbed view the same decision is kept under its own name, too: who has been told of one knows both.
+        let decided = self.replica.durable.decided.iter().filter(|(_, value)| value.by == name);
+        for (known, _) in decided {
+            self.replica.told.entry(*known).or_default().insert(from);
         }
     }
 

@@ -127,8 +127,7 @@ pub struct Durable {
 /// All whom this names as members of something.
 pub(crate) fn members_of(durable: &Durable) -> BTreeSet<Member> {
     let held = durable.held.values().flat_map(|held| &held.view.members).copied();
-    let staged =
-        durable.staged.values().flat_map(|staged| staged.view.members.iter().chain(&staged.voters)).copied();
+    let staged = durable.staged.values().flat_map(|staged| staged.view.members.iter().chain(&staged.voters)).copied();
     let decided = durable.decided.values().flat_map(Value::names);
     held.chain(staged).chain(decided).collect()
 }
@@ -148,6 +147,8 @@ pub struct Replica {
     heard: BTreeMap<Name, Time>,
     /// Since when this node waits for somebody to change a view.
     waits: BTreeMap<Name, Time>,
+    /// Whether it stages nothing for views that it would only come to be a member of.
+    takes_no_more: bool,
 }
 
 /// Names a client's operation to the driver.
@@ -224,7 +225,13 @@ impl Replica {
             forgotten: BTreeMap::new(),
             heard: BTreeMap::new(),
             waits: BTreeMap::new(),
+            takes_no_more: false,
         }
+    }
+
+    /// Whether this node is to become a member of nothing more: it is leaving. Whoever wants it as a member finds another one.
+    pub fn take_no_more(&mut self, takes_no_more: bool) {
+        self.takes_no_more = takes_no_more;
     }
 
     /// Who this is.

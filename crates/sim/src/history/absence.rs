@@ -6,9 +6,11 @@
 //!
 //! The fewest deletes, each as late as possible: take what saw nothing by the end of its window; if no empty gap and no
 //! supposed delete is in the window, suppose one in the last gap that admits it (the greedy stabbing of intervals). Then let
-//! each take the earliest place that it can, for whatever is ahead of it must be invoked before it has ended. Deadlines grow
-//! with the gaps; so the deletes, in order of their invocation, are given out in order of the gaps. No other choice does
-//! better: against any other one the i-th supposed delete is no earlier, and whatever binds it would have bound the i-th there.
+//! each take the earliest place that it can, for whatever is ahead of it must be invoked before it has ended. So it binds the
+//! delete of its own gap, and no other: if it could not go to an earlier one, that is because something between had ended
+//! before it was invoked, which binds that one more. Deadlines grow with the gaps, so the deletes, in order of their
+//! invocation, are given out in order of the gaps. No other choice does better: against any other one the i-th supposed
+//! delete is no earlier, and whatever binds it would have bound the i-th there.
 //!
 //! Likewise a delete that was done where nothing was is explained by a put of unknown outcome before it.
 
@@ -31,31 +33,27 @@ pub(super) fn place(register: &Register, gaps: &Gaps) -> Result<bool, Violation>
     let count = register.points.len() + 1;
     let kinds: Vec<Gap> = (0..count).map(|gap| Gap::of(register, gap)).collect();
     let (holes, is_lenient) = stab(register, gaps, &kinds)?;
-    // The first end of what takes its place in a gap, and of what does so there or later.
-    let mut first_end: Vec<Option<Span>> = vec![None; count + 1];
+    // Of what takes its place in a gap, what ended first.
+    let mut first_end: Vec<Option<Span>> = vec![None; count];
     let mut next_hole = vec![usize::MAX; count + 1];
     for gap in (0..count).rev() {
         next_hole[gap] = if kinds[gap].is_empty || holes[gap] { gap } else { next_hole[gap + 1] };
     }
-    let earlier = |one: Option<Span>, other: Option<Span>| one.into_iter().chain(other).min_by_key(|span| span.ended);
     for span in &register.absent {
-        let gap = next_hole[gaps.window(span).0];
-        first_end[gap] = earlier(first_end[gap], Some(*span));
+        let here = &mut first_end[next_hole[gaps.window(span).0]];
+        if here.is_none_or(|first| span.ended < first.ended) {
+            *here = Some(*span);
+        }
     }
-    for gap in (0..count).rev() {
-        first_end[gap] = earlier(first_end[gap], first_end[gap + 1]);
-    }
-    let deadline = |gap, absent: Option<Span>| gaps.deadline(gap).min(absent.map_or(u64::MAX, |span| span.ended));
-    let because = |gap: usize, absent: Option<Span>| absent.or(register.points.get(gap)?.write.map(|write| write.span));
+    let next_write = |gap: usize| register.points.get(gap).and_then(|point| point.write).map(|write| write.span);
     let deletes = (0..count).filter(|gap| holes[*gap]).map(|gap| {
-        let absent = first_end[gap];
-        Supposed { deadline: deadline(gap, absent), gap, because: because(gap, absent) }
+        let first = first_end[gap];
+        let deadline = gaps.deadline(gap).min(first.map_or(u64::MAX, |span| span.ended));
+        Supposed { deadline, gap, because: first.or(next_write(gap)) }
     });
     suppose(register, deletes, |write| write.kind == Kind::Delete, Rule::AbsentOnlyWhereAbsent)?;
-    let puts = (0..count).filter(|gap| kinds[*gap].wants_put).map(|gap| {
-        let because = register.points[gap].write.map(|write| write.span);
-        Supposed { deadline: deadline(gap, first_end[gap + 1]), gap, because }
-    });
+    let puts = (0..count).filter(|gap| kinds[*gap].wants_put);
+    let puts = puts.map(|gap| Supposed { deadline: gaps.deadline(gap), gap, because: next_write(gap) });
     let puts_anything = |write: &Write| matches!(write.kind, Kind::Put(_) | Kind::Cas { expected: None, .. });
     suppose(register, puts, puts_anything, Rule::DeletesSomething)?;
     Ok(is_lenient)

@@ -106,14 +106,17 @@ pub(super) fn is_room(register: &Register, gap: usize) -> bool {
     least < next.version
 }
 
-/// The versions there are.
+/// The versions are in order, and each but the greatest has one that follows it.
 pub(super) trait Following {
-    /// The least version that is greater.
+    /// The least version that is greater than this one.
     fn following(&self) -> Version;
 }
 
 impl Following for Version {
     fn following(&self) -> Version {
-        Version { epoch: self.epoch, sequence: self.sequence + 1 }
+        match self.sequence.checked_add(1) {
+            Some(sequence) => Version { sequence, ..*self },
+            None => Version { epoch: self.epoch.saturating_add(1), sequence: 0 },
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chordal_protocol::{Id, Version};
+use chordal_protocol::Version;
 
 use super::check::{by_key, check};
 use super::{Digest, Kind, Operation, Outcome, Violation};
@@ -21,8 +21,8 @@ pub struct Survival {
 /// Whether every acknowledged write is there in the end, unless a later one has replaced it. The final reads are gets that
 /// were invoked when all was over; keys that they don't read are not judged, and unknown or refused reads say nothing.
 ///
-/// This only counts: appended to the history, the final reads are reads as all others, and [`check()`] refuses the history
-/// if a write is lost.
+/// This only counts, and where nothing is there in the end but some delete had an unknown outcome, it counts nothing. Appended to
+/// the history, the final reads are reads as all others, and [`check()`] refuses the history if a write is lost.
 pub fn survives(history: &[Operation], final_reads: &[Operation]) -> Survival {
     let mut all: Vec<Operation> = history.to_vec();
     all.extend_from_slice(final_reads);
@@ -79,7 +79,8 @@ pub struct Summary {
     pub histories_checked: u64,
     /// How many acknowledged writes were gone in the end, as [`survives()`] counts.
     pub writes_lost: u64,
-    /// How many reads, final ones too, told of something older than what somebody had been told before they were asked.
+    /// How many answers that show what there is, failed conditions and final reads too, told of something older than what
+    /// somebody had been told before they were asked for.
     pub stale_reads: u64,
     /// The first rule that was broken, if any, by the history and the final reads together.
     pub violation: Option<Violation>,
@@ -101,12 +102,12 @@ pub fn summarize(history: &[Operation], final_reads: &[Operation]) -> Summary {
     }
 }
 
-/// How many reads of one key told of something older than what somebody had been told before they were asked.
+/// How many answers of one key showed something older than what somebody had been told before they were asked for.
 fn stale(history: &[Operation], places: &[usize]) -> u64 {
     let operations = || places.iter().map(|at| &history[*at]);
     // When what was told, as far as it goes beyond all that was told before.
     let mut told: Vec<(u64, Version)> =
-        operations().filter_map(|operation| Some((operation.ended(), told(operation)?))).collect();
+        operations().filter_map(|operation| Some((operation.ended(), newest_told(operation)?))).collect();
     told.sort_unstable();
     let mut newest = Version::default();
     for (_, version) in &mut told {
@@ -128,11 +129,15 @@ fn stale(history: &[Operation], places: &[usize]) -> u64 {
         *invoked = earliest;
     }
     let is_stale = |operation: &&Operation| {
-        let Outcome::Read(read) = operation.outcome else { return false };
+        let seen = match operation.outcome {
+            Outcome::Read(read) => read.map(|(version, _)| version),
+            Outcome::ConditionFailed(found) => found,
+            Outcome::Done(_) | Outcome::Refused | Outcome::Unknown => return false,
+        };
         let before = told.partition_point(|(ended, _)| *ended < operation.invoked);
         let Some((_, newest)) = before.checked_sub(1).map(|at| told[at]) else { return false };
-        match read {
-            Some((version, _)) => version < newest,
+        match seen {
+            Some(version) => version < newest,
             None => {
                 let from = deletes.partition_point(|(version, _)| *version < newest);
                 let done = deletes.get(from).map_or(u64::MAX, |(_, invoked)| *invoked);
@@ -143,7 +148,7 @@ fn stale(history: &[Operation], places: &[usize]) -> u64 {
     operations().filter(is_stale).count() as u64
 }
 
-fn told(operation: &Operation) -> Option<Version> {
+fn newest_told(operation: &Operation) -> Option<Version> {
     match operation.outcome {
         Outcome::Read(Some((version, _))) => Some(version),
         _ => told_version(operation),
@@ -162,10 +167,5 @@ impl Summary {
     /// Whether nothing was found.
     pub fn is_clean(&self) -> bool {
         self.violation.is_none() && self.writes_lost == 0 && self.stale_reads == 0
-    }
-
-    /// The key of the violation, if there is one.
-    pub fn broken_key(&self) -> Option<Id> {
-        self.violation.as_ref().map(|violation| violation.key)
     }
 }

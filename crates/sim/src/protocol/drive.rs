@@ -141,10 +141,14 @@ impl World<'_> {
         let Some(asking) = self.hosts[host].runs.get_mut(&number).and_then(|run| run.asking.as_mut()) else { return };
         asking.attempt += 1;
         asking.number = attempt;
+        let is_again = asking.attempt > 1;
         let (to, envelope) = (asking.to.addr.clone(), asking.envelope.clone());
         let back = Back { host, life, run: number, number: attempt };
         let patience = (self.setup.patience.0 as f64 * MS as f64 * self.hosts[host].pace) as u64;
         self.at(patience, Event::Expires { back });
+        if is_again {
+            self.asked_again(back);
+        }
         match self.place_of(&to) {
             Some(place) => self.send(host, place, envelope, back),
             None => self.at(REFUSED, Event::Answered { back, outcome: Err(Unreachable) }),
@@ -176,8 +180,14 @@ impl World<'_> {
         let answer = self.change(at, |chord| chord.serve(now, envelope));
         let reply = match answer.outcome {
             Outcome::Reply(reply) => reply,
-            Outcome::Keep(request) => return self.keeper_serves(at, &from, request),
-            Outcome::Operate(operation) => return self.operate_at(at, operation, back),
+            Outcome::Keep(request) => {
+                self.keeper_serves(at, &from, request, back);
+                return None;
+            }
+            Outcome::Operate(operation) => {
+                self.operate_at(at, operation, back);
+                return None;
+            }
             Outcome::Invite(..) => {
                 let text = "nobody is invited in a simulation".to_owned();
                 Reply::Refused(Refusal::Settled(text))

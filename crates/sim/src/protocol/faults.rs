@@ -25,6 +25,8 @@ pub struct Faults {
     pub partition: f64,
     /// By what share the timers of a node may be too quick or too slow.
     pub drift: f64,
+    /// How often disks are full for some seconds, per node and simulated second, where nodes keep content.
+    pub full: f64,
 }
 
 /// From how long to how long a message is under way, in simulated milliseconds.
@@ -47,6 +49,7 @@ impl Faults {
         pause: 0.01,
         partition: 0.02,
         drift: 0.1,
+        full: 0.005,
     };
 
     /// Only what happens on a good network: messages are under way for 1 to 5 ms.
@@ -59,6 +62,7 @@ impl Faults {
         pause: 0.0,
         partition: 0.0,
         drift: 0.0,
+        full: 0.0,
     };
 
     /// The kinds that were asked for, and of which therefore each must happen.
@@ -76,6 +80,8 @@ impl Faults {
             Kind::Pause => self.pause > 0.0,
             Kind::Partition => self.partition > 0.0,
             Kind::Drift => self.drift > 0.0,
+            Kind::Full => self.full > 0.0,
+            Kind::Unsynced => false,
         }
     }
 
@@ -100,6 +106,8 @@ impl Faults {
             Kind::Restart => self.restart = rate()?,
             Kind::Pause => self.pause = rate()?,
             Kind::Partition => self.partition = rate()?,
+            Kind::Full => self.full = rate()?,
+            Kind::Unsynced => return Err(wrong("left out: it comes with crash")),
             Kind::Drift => {
                 let drift = value.parse::<f64>().ok().filter(|drift| (0.0..=0.5).contains(drift));
                 self.drift = drift.ok_or_else(|| wrong("a share from 0 to 0.5, such as 0.1"))?;
@@ -124,7 +132,7 @@ pub enum ParseFaultsError {
     Form(String),
     /// There is no such kind.
     #[error(
-        "there is no fault called `{0}`; the kinds are loss, duplicate, delay, crash, restart, pause, partition, drift"
+        "there is no fault called `{0}`; the kinds are loss, duplicate, delay, crash, restart, pause, partition, drift, full"
     )]
     Unknown(String),
     /// A kind is named twice.
@@ -194,11 +202,15 @@ pub enum Kind {
     Partition,
     /// A node whose timers are too quick or too slow.
     Drift,
+    /// A disk without room.
+    Full,
+    /// A crash in which something was lost that was not on disk yet. Nobody can ask for it: it comes with crashes.
+    Unsynced,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Loss,
         Kind::Duplicate,
         Kind::Delay,
@@ -207,6 +219,8 @@ impl Kind {
         Kind::Pause,
         Kind::Partition,
         Kind::Drift,
+        Kind::Full,
+        Kind::Unsynced,
     ];
 
     /// The word for it.
@@ -220,6 +234,8 @@ impl Kind {
             Kind::Pause => "pause",
             Kind::Partition => "partition",
             Kind::Drift => "drift",
+            Kind::Full => "full",
+            Kind::Unsynced => "unsynced",
         }
     }
 }
@@ -269,7 +285,7 @@ mod tests {
         assert_eq!(faults.delay, Some(Delay { from: 1, to: 50 }));
         assert_eq!(faults.requested(), [Kind::Loss, Kind::Delay, Kind::Crash, Kind::Restart]);
         assert_eq!("none".parse(), Ok(Faults::NONE));
-        assert_eq!("all".parse::<Faults>().unwrap().requested(), Kind::ALL);
+        assert_eq!("all".parse::<Faults>().unwrap().requested(), Kind::ALL[..9]);
     }
 
     #[test]

@@ -3,11 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use chordal_protocol::invariant::Member;
-use chordal_protocol::{
-    Call, Chord, Contact, Durable, Envelope, Membership, Procedure,
-};
+use chordal_protocol::{Call, Chord, Contact, Durable, Envelope, Membership, Procedure};
 
-use super::content::Shelf;
+use super::shelf::Shelf;
 use super::wish::Wish;
 use super::world::Event;
 
@@ -50,7 +48,6 @@ impl Disk {
     pub(crate) fn reopened(&mut self) {
         (self.revision, self.pointers) = (0, 0);
     }
-
 }
 
 /// A procedure, or a client's wish, in the middle of which a node is.

@@ -7,7 +7,6 @@
 
 mod check;
 mod content;
-mod wish;
 mod drive;
 mod faults;
 mod host;
@@ -15,15 +14,18 @@ mod nemesis;
 mod network;
 mod run;
 mod scenario;
+mod service;
 mod setup;
+mod shelf;
 mod summary;
 mod trace;
+mod wish;
 mod world;
 
 pub use check::Violation;
 pub use faults::{Delay, FaultCounts, Faults, Kind, ParseFaultsError};
 pub use run::{Outcome, run};
 pub use scenario::{Scenario, ScenarioError};
-pub use setup::{Aim, ROUND, Setup, Variant};
+pub use setup::{Aim, Negligence, ROUND, Setup, Variant};
 pub use summary::{Histogram, Spread, Summary, simulate};
 pub use trace::{About, Entry, Sink};

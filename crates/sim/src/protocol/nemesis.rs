@@ -68,6 +68,8 @@ impl World<'_> {
                     self.pause(host);
                 } else if self.happens_now(self.setup.churn) && self.may_lose(&[host]) {
                     self.leave(host);
+                } else if self.happens_now(faults.full) && self.may_lose(&[host]) {
+                    self.fill_disk(host);
                 }
             }
             State::Crashed { .. } if self.happens_now(faults.restart) => {
@@ -117,6 +119,7 @@ impl World<'_> {
             format!("{} crashes{}", world.hosts[host].name(), if silent { ", and its machine too" } else { "" })
         });
         self.hosts[host].interrupt();
+        self.cut_off_power(host);
         self.hosts[host].state = State::Crashed { silent };
         self.lose(host);
     }
@@ -269,8 +272,9 @@ impl World<'_> {
         for host in 0..self.hosts.len() {
             let life = self.hosts[host].life;
             self.resumes(host, life);
+            self.has_room(host);
         }
-        if self.setup.content.is_some() {
+        if self.setup.content.is_some() && !self.scripted {
             // A minority of each view may be gone for good, but no more.
             for host in 0..self.hosts.len() {
                 if matches!(self.hosts[host].state, State::Crashed { .. }) {

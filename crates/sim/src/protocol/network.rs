@@ -72,6 +72,9 @@ impl World<'_> {
                 )
             });
         }
+        if lost.len() > 1 {
+            self.asked_again(back);
+        }
         for delay in lost {
             self.at(delay, Event::Arrives { at: to, envelope: envelope.clone(), back });
         }

@@ -35,6 +35,13 @@ pub struct Outcome {
     pub hops: Vec<u32>,
     /// What clients were told of registers, and whether that can be.
     pub content: history::Summary,
+    /// How many changes of views were decided.
+    pub view_changes: u64,
+    /// For how long ranges were not served although a majority of their members ran and could reach each other, in simulated
+    /// milliseconds, summed over ranges.
+    pub without_service: u64,
+    /// The longest such time of one key without a break, in simulated milliseconds.
+    pub longest_without_service: u64,
     /// How many reads and writes came to their end, and how many got no answer.
     pub operations: (u64, u64),
 }
@@ -102,6 +109,9 @@ pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Opt
         rounds_to_ideal: rounds.0,
         rounds_to_ready: rounds.1,
         hops: world.hops,
+        view_changes: world.service.changes(),
+        without_service: world.service.missed / MS,
+        longest_without_service: world.service.longest / MS,
         operations: (world.register.done, world.register.given_up),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chordal_protocol::{Contact, Id, Procedure};
+use chordal_protocol::{Contact, Id, Procedure, Side, keeper};
 use serde::Deserialize;
 
 use super::faults::{Delay, Faults};
@@ -15,6 +15,9 @@ use super::world::{Event, FATE, MS, World};
 
 /// The longest scenario, in simulated seconds.
 const LONGEST: f64 = 3_600.0;
+
+/// For how long a write is waited for that a primary is to crash in, in simulated microseconds.
+const WRITE_WITHIN: u64 = 5_000 * MS;
 
 /// A few nodes and what happens to them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Scenario {
     /// Reads and writes of clients per simulated second.
     #[serde(default)]
     operations: f64,
+    /// How many members a view has; nodes keep content if this is given.
+    #[serde(default)]
+    replication_factor: Option<usize>,
     /// The nodes, each with the first hexadecimal digits of its id.
     nodes: BTreeMap<String, String>,
     /// What happens.
@@ -72,6 +78,14 @@ struct Line {
     pause: Option<Pause>,
     /// These nodes cannot reach the others.
     partition: Option<Partition>,
+    /// Somebody points a node to another one by hand.
+    wire: Option<Wire>,
+    /// A client writes a value through a node.
+    put: Option<Put>,
+    /// A client reads a key through a node.
+    get: Option<Get>,
+    /// As soon as a write of this key is at another member, and before anybody is told, the key's primary crashes.
+    crash_primary_in_write: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -95,6 +109,36 @@ struct Partition {
     seconds: f64,
 }
 
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    node: String,
+    side: WireSide,
+    to: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireSide {
+    Predecessor,
+    Successor,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Put {
+    key: String,
+    value: String,
+    through: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Get {
+    key: String,
+    through: String,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Action {
     Create(String),
@@ -104,11 +148,16 @@ enum Action {
     Restart(String),
     Pause(Pause),
     Partition(Partition),
+    Wire(Wire),
+    Put(Put),
+    Get(Get),
+    CrashPrimaryInWrite(String),
 }
 
 impl Line {
     fn action(&self) -> Result<Action, ScenarioError> {
-        let Line { at, create, join, leave, crash, restart, pause, partition } = self.clone();
+        let line = self.clone();
+        let Line { at, create, join, leave, crash, restart, pause, partition, wire, put, get, .. } = line;
         let all = [
             create.map(Action::Create),
             join.map(Action::Join),
@@ -117,6 +166,10 @@ impl Line {
             restart.map(Action::Restart),
             pause.map(Action::Pause),
             partition.map(Action::Partition),
+            wire.map(Action::Wire),
+            put.map(Action::Put),
+            get.map(Action::Get),
+            line.crash_primary_in_write.map(Action::CrashPrimaryInWrite),
         ];
         let mut given = all.into_iter().flatten();
         match (given.next(), given.next()) {
@@ -133,7 +186,9 @@ pub enum ScenarioError {
     #[error("`{0}` must be {1}")]
     Number(&'static str, &'static str),
     /// An event is none, or several.
-    #[error("the event at {0} s must have exactly one of create, join, leave, crash, restart, pause, partition")]
+    #[error(
+        "the event at {0} s must have exactly one of create, join, leave, crash, restart, pause, partition, wire, put, get, crash_primary_in_write"
+    )]
     NotOne(f64),
     /// A node is named that is none.
     #[error("there is no node called `{0}`; the scenario has {1}")]
@@ -144,6 +199,9 @@ pub enum ScenarioError {
     /// Two nodes stand at one id.
     #[error("the nodes {0} and {1} have the same id")]
     Twice(String, String),
+    /// Something is done with content, and no node keeps any.
+    #[error("the event at {0} s needs nodes that keep content: give the scenario a `replication_factor`")]
+    NoContent(f64),
     /// Something happens to a node to which it cannot happen then.
     #[error("at {at} s: {what}")]
     Impossible {
@@ -162,6 +220,8 @@ impl Scenario {
         number(self.delay <= 10_000, "delay", "from 0 to 10000 ms")?;
         number((0.0..=LONGEST).contains(&self.seconds), "seconds", "from 0 to 3600")?;
         number((0.0..=1_000.0).contains(&self.operations), "operations", "from 0 to 1000")?;
+        let factor = self.replication_factor.unwrap_or(1);
+        number((1..=16).contains(&factor), "replication_factor", "from 1 to 16")?;
         number((1..=256).contains(&self.nodes.len()), "nodes", "a table of 1 to 256 nodes")?;
         let mut ids: BTreeMap<Id, &String> = BTreeMap::new();
         for (name, prefix) in &self.nodes {
@@ -175,6 +235,9 @@ impl Scenario {
             let action = line.action()?;
             if let Action::Pause(Pause { seconds, .. }) | Action::Partition(Partition { seconds, .. }) = &action {
                 number((0.0..=LONGEST).contains(seconds), "seconds", "from 0 to 3600")?;
+            }
+            if action.needs_content() && self.replication_factor.is_none() {
+                return Err(ScenarioError::NoContent(line.at));
             }
             for name in action.names() {
                 if !self.nodes.contains_key(name) {
@@ -199,6 +262,10 @@ impl Scenario {
             churn: 0.0,
             operations: self.operations,
             variant: variant.unwrap_or(own),
+            keys: if self.operations > 0.0 { 24 } else { 0 },
+            content: self
+                .replication_factor
+                .map(|replication_factor| keeper::Settings { replication_factor, ..keeper::Settings::default() }),
             ..Setup::default()
         };
         setup.settings.successors = self.successors;
@@ -211,6 +278,7 @@ impl Scenario {
         let setup = self.setup(variant);
         let mut world = World::empty(&setup, 0, sink);
         world.sparing = false;
+        world.scripted = true;
         world.wanted = 0;
         for (name, prefix) in &self.nodes {
             let id = Id::from_hex_prefix(prefix).map_err(|_| ScenarioError::Id(name.clone(), prefix.clone()))?;
@@ -219,6 +287,7 @@ impl Scenario {
         }
         world.at(FATE, Event::Fate);
         world.at(FATE, Event::Client);
+        world.watch_service();
         let mut lines: Vec<&Line> = self.events.iter().collect();
         lines.sort_by(|one, other| one.at.total_cmp(&other.at));
         for line in lines {
@@ -243,7 +312,14 @@ impl Action {
             Action::Join(Join { node, through }) => vec![node, through],
             Action::Pause(Pause { node, .. }) => vec![node],
             Action::Partition(Partition { nodes, .. }) => nodes.iter().collect(),
+            Action::Wire(Wire { node, to, .. }) => vec![node, to],
+            Action::Put(Put { through, .. }) | Action::Get(Get { through, .. }) => vec![through],
+            Action::CrashPrimaryInWrite(_) => Vec::new(),
         }
+    }
+
+    fn needs_content(&self) -> bool {
+        matches!(self, Action::Put(_) | Action::Get(_) | Action::CrashPrimaryInWrite(_))
     }
 }
 
@@ -291,6 +367,40 @@ impl World<'_> {
                     side[place(self, name)?] = true;
                 }
                 self.cut(side, Cut::Both, (seconds * 1e3) as u64 * MS);
+            }
+            Action::Wire(Wire { node, side, to }) => {
+                let to = self.hosts[place(self, to)?].chord.me().clone();
+                let host = self.running(place(self, node)?)?;
+                let side = match side {
+                    WireSide::Predecessor => Side::Predecessor,
+                    WireSide::Successor => Side::Successor,
+                };
+                self.tell(super::About::Fault, |_| format!("somebody points {node} to {} by hand", to.name));
+                self.begin(host, Procedure::Rewire { side, to });
+            }
+            Action::Put(Put { key, value, through }) => {
+                let host = self.running(place(self, through)?)?;
+                self.want_by_name(host, key, Some(value));
+            }
+            Action::Get(Get { key, through }) => {
+                let host = self.running(place(self, through)?)?;
+                self.want_by_name(host, key, None);
+            }
+            Action::CrashPrimaryInWrite(key) => self.crash_primary_in_write(key)?,
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until a write of the key is at a member beside the primary, which does not know that yet.
+    fn crash_primary_in_write(&mut self, key: &str) -> Result<(), String> {
+        let end = self.now + WRITE_WITHIN;
+        while self.checker.violation.is_none() {
+            if let Some(primary) = self.primary_in_write(&Id::of(key)) {
+                self.crash_of(primary, false);
+                return Ok(());
+            }
+            if !self.step(end) {
+                return Err(format!("no write of {key} was under way within {} s", WRITE_WITHIN / 1_000_000));
             }
         }
         Ok(())

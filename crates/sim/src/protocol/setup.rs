@@ -3,6 +3,7 @@
 use chordal_protocol::{Flaw, Settings, keeper};
 
 use super::faults::Faults;
+use crate::disk::Pace;
 
 /// Which protocol the nodes follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,17 @@ impl Variant {
             Variant::Flawed(flaw) => Some(flaw),
         }
     }
+}
+
+/// What is wrong with the machines, and not with the protocol, so that a simulator can show that it notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Negligence {
+    /// Whoever comes back with an empty disk says that it is the member that it was (rule 16 of the views).
+    LostDiskKeepsItsVote,
+    /// What a step wants to send leaves at once, and not when the disk has what the step has changed.
+    AnswersBeforeDurable,
+    /// Of what a crash has interrupted the disk keeps a part.
+    ShowsTornWrites,
 }
 
 /// What is asked of a run.
@@ -49,6 +61,12 @@ pub struct Setup {
     pub churn: f64,
     /// Reads and writes per simulated second.
     pub operations: f64,
+    /// How many keys clients use. The fewer, the more operations of one key are under way at once.
+    pub keys: usize,
+    /// How long disks take to make something durable, in simulated microseconds.
+    pub pace: Pace,
+    /// For how long primaries remember what became of requests, in simulated milliseconds.
+    pub outcomes_kept: u64,
     /// Which share of the members is lost for good, at once, in the moment in which faults stop. None: up to a quarter, in half
     /// of the runs in which nodes crash.
     pub lose: Option<f64>,
@@ -56,6 +74,8 @@ pub struct Setup {
     pub strangers: usize,
     /// The protocol.
     pub variant: Variant,
+    /// What is wrong with the machines.
+    pub negligence: Option<Negligence>,
     /// What is asked of the runs.
     pub aim: Aim,
     /// How many rounds of stabilizing the core may take to become ideal.
@@ -79,9 +99,13 @@ impl Default for Setup {
             faults: Faults::NONE,
             churn: 0.01,
             operations: 4.0,
+            keys: 24,
+            pace: Pace { usual: (500, 5_000), slow: (50_000, 500_000), slow_share: 0.01 },
+            outcomes_kept: 120_000,
             lose: None,
             strangers: 0,
             variant: Variant::Zave,
+            negligence: None,
             aim: Aim::Liveness,
             rounds: 600,
             patience: (400, 3),

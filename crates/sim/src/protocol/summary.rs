@@ -91,6 +91,13 @@ pub struct Summary {
     pub histories_checked: u64,
     /// Acknowledged writes that were gone in the end.
     pub writes_lost: u64,
+    /// Changes of views that were decided.
+    pub view_changes: u64,
+    /// For how long ranges were not served although a majority of their members ran and could reach each other, in simulated
+    /// milliseconds, summed over ranges.
+    pub without_service: u64,
+    /// The longest such time of one key without a break, of each run, in simulated milliseconds.
+    pub longest_without_service: Histogram,
     /// Reads of something older than what somebody had been told before.
     pub stale_reads: u64,
 }
@@ -108,6 +115,9 @@ impl Summary {
         self.histories_checked += outcome.content.histories_checked;
         self.writes_lost += outcome.content.writes_lost;
         self.stale_reads += outcome.content.stale_reads;
+        self.view_changes += outcome.view_changes;
+        self.without_service += outcome.without_service;
+        self.longest_without_service.note(outcome.longest_without_service);
         outcome.hops.iter().for_each(|hops| self.hops.note(u64::from(*hops)));
         match (outcome.violation, outcome.outside) {
             (Some(violation), _) => self.failures.push((outcome.seed, violation)),
@@ -132,7 +142,9 @@ impl Summary {
         if self.runs == 0 {
             return Vec::new();
         }
-        setup.faults.requested().into_iter().filter(|kind| self.faults.of(*kind) == 0).collect()
+        let can_happen = |kind: &Kind| setup.content.is_some() || !matches!(kind, Kind::Full | Kind::Unsynced);
+        let requested = setup.faults.requested().into_iter().filter(can_happen);
+        requested.filter(|kind| self.faults.of(*kind) == 0).collect()
     }
 }
 

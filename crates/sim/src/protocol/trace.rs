@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use chordal_protocol::replica::{self, Operation};
 use chordal_protocol::keeper;
-use chordal_protocol::{Contact, Interval, NextHop, Reply, Request};
+use chordal_protocol::replica::{self, Operation};
+use chordal_protocol::{Contact, Content, Interval, NextHop, Reply, Request, Written};
 
 /// What a line of a trace is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum About {
     Fault,
     /// A message, sent, lost, arrived or answered.
     Message,
+    /// What a client of a scenario wants.
+    Client,
     /// What a node did by itself.
     Node,
     /// What must not happen.
@@ -129,6 +131,54 @@ fn letter_back(reply: &replica::Reply) -> String {
     }
 }
 
+/// What it means for a member that it has answered so, if it means something.
+pub(crate) fn deed(request: &replica::Request, reply: &replica::Reply) -> Option<String> {
+    use replica::Reply as Told;
+    use replica::Request as Asked;
+    Some(match (request, reply) {
+        (Asked::Store { record, .. }, Told::Stored { .. }) => {
+            format!("keeps version {} of {}", record.version, record.id.short())
+        }
+        (Asked::Prepare { name, ballot, .. }, Told::Promised { accepted, tail, .. }) => {
+            let vote = if accepted.is_some() { "a vote" } else { "no vote" };
+            let records = tail.records.len();
+            format!(
+                "seals {} and promises round {}: it has {vote}, and {records} records that may not be at all members",
+                called(name),
+                ballot.round
+            )
+        }
+        (Asked::Prepare { name, .. }, Told::Declined { .. }) => {
+            format!("does not seal {}: it hears the primary", called(name))
+        }
+        (Asked::Stage { view, parcel, .. }, Told::Staged { .. }) => {
+            format!("has staged {} with {} records", called(&view.name()), parcel.records.len())
+        }
+        (Asked::Accept { name, ballot, .. }, Told::Accepted { .. }) => {
+            format!("votes for what follows {} in round {}", called(name), ballot.round)
+        }
+        _ => return None,
+    })
+}
+
+/// What a client is told, in words.
+pub(crate) fn told(answer: &replica::Answer) -> String {
+    use replica::Answer;
+    match answer {
+        Answer::Read(None) => "nothing is there".to_owned(),
+        Answer::Read(Some(record)) => match &record.content {
+            Content::Value { bytes, .. } => {
+                format!("{}, version {}", String::from_utf8_lossy(bytes), record.version)
+            }
+            Content::Tombstone => "nothing is there".to_owned(),
+        },
+        Answer::Written(Written::Done(version)) => format!("done, version {version}"),
+        Answer::Written(Written::Refused(_)) => "the condition does not hold".to_owned(),
+        Answer::Refused(refusal) => format!("not now: {refusal:?}"),
+        Answer::Unknown => "nobody knows".to_owned(),
+    }
+}
+
 /// A view in a word.
 pub(crate) fn called(name: &replica::Name) -> String {
     format!("{} epoch {}", range(&name.range), name.epoch)
@@ -149,7 +199,9 @@ pub(crate) fn answer(reply: &Reply) -> String {
         },
         Reply::Accepted => "yes".to_owned(),
         Reply::Answered(replica::Answer::Refused(refusal)) => format!("not now: {refusal:?}"),
-        Reply::Answered(answer) => answer.version().map_or("nothing".to_owned(), |version| format!("version {version}")),
+        Reply::Answered(answer) => {
+            answer.version().map_or("nothing".to_owned(), |version| format!("version {version}"))
+        }
         Reply::Kept(keeper::Reply::Introduced(member)) => format!("incarnation {:x}", member.incarnation),
         Reply::Kept(keeper::Reply::Letters { letters, .. }) => {
             let words: Vec<String> = letters.iter().map(|it| letter_back(&it.body)).collect();

@@ -1,7 +1,7 @@
 //! What clients want: of a register that several nodes keep, or, where nodes keep nothing, the way to its owner. They go on, with
 //! the same request id, until they have an answer or their time is over.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chordal_protocol::replica::{Answer, Operation};
 use chordal_protocol::{
@@ -12,11 +12,9 @@ use rand::RngExt;
 
 use super::host::{Run, Work};
 use super::run::go_on_until;
+use super::trace::About;
+use super::world::{Back, Event, MS, World};
 use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
-use super::world::{Event, MS, World};
-
-/// How many keys clients use.
-const KEYS: usize = 24;
 
 /// For how long a client goes on, in simulated milliseconds.
 const DEADLINE: u64 = 6_000;
@@ -27,8 +25,9 @@ const AGAIN: std::ops::Range<u64> = 20..200;
 /// A wish under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
-    key: usize,
     id: Id,
+    /// Whether what its client asks and hears is told of in traces.
+    is_told: bool,
     begun: u64,
     /// Its place in the history, if it has one.
     place: usize,
@@ -39,7 +38,7 @@ pub(crate) struct Wish {
     lookup: Option<Lookup>,
     hops: u32,
     hints: u32,
-    /// How often a primary was asked.
+    /// How many questions to primaries are or were under way, those included that the network has doubled.
     attempts: u32,
 }
 
@@ -53,7 +52,9 @@ pub(crate) struct Register {
     pub(crate) history: Vec<Past>,
     pub(crate) end: Option<usize>,
     /// The newest version that anybody was told of each key.
-    told: BTreeMap<usize, Version>,
+    told: BTreeMap<Id, Version>,
+    /// Keys beside those that clients choose from.
+    named: BTreeSet<Id>,
     /// How many wishes were fulfilled, and how many never.
     pub(crate) done: u64,
     pub(crate) given_up: u64,
@@ -74,15 +75,42 @@ impl World<'_> {
             return;
         }
         let host = live[self.chance.random_range(0..live.len())];
-        let key = self.chance.random_range(0..KEYS);
-        let operation = self.setup.content.is_some().then(|| self.some_operation(key));
-        self.want(host, key, operation);
+        let id = id_of(self.chance.random_range(0..self.setup.keys));
+        let operation = self.setup.content.is_some().then(|| self.some_operation(id));
+        self.want(host, id, operation, false);
     }
 
-    fn some_operation(&mut self, key: usize) -> Operation {
-        let id = id_of(key);
-        let request = RequestId((u128::from(self.now / MS + 1) << 64) | u128::from(self.chance.random::<u64>()));
-        let told = self.register.told.get(&key).copied();
+    /// A client of a scenario reads a key, or writes a value there.
+    pub(crate) fn want_by_name(&mut self, host: usize, key: &str, value: Option<&str>) {
+        let id = Id::of(key);
+        self.register.named.insert(id);
+        let operation = match value {
+            None => Operation::Get(id),
+            Some(value) => {
+                let content = Content::Value { bytes: value.into(), content_type: "text/plain".to_owned() };
+                let (condition, request) = (Condition::Always, self.new_request());
+                Operation::Write(Write { id, key: Some(key.into()), content, condition, request })
+            }
+        };
+        self.tell(About::Client, |world| {
+            let what = value.map_or(format!("get {key}"), |value| format!("put {key} = {value}"));
+            format!("a client asks {}: {what}  ({})", world.hosts[host].name(), id.short())
+        });
+        self.want(host, id, Some(operation), true);
+    }
+
+    /// All keys that somebody may have written.
+    pub(crate) fn keys(&self) -> Vec<Id> {
+        (0..self.setup.keys).map(id_of).chain(self.register.named.iter().copied()).collect()
+    }
+
+    fn new_request(&mut self) -> RequestId {
+        RequestId((u128::from(self.now / MS + 1) << 64) | u128::from(self.chance.random::<u64>()))
+    }
+
+    fn some_operation(&mut self, id: Id) -> Operation {
+        let request = self.new_request();
+        let told = self.register.told.get(&id).copied();
         let condition = match (self.chance.random_range(0..4), told) {
             (0, Some(version)) => Condition::Is(version),
             (1, None) => Condition::Absent,
@@ -101,17 +129,27 @@ impl World<'_> {
         Operation::Write(Write { id, key: None, content, condition, request })
     }
 
-    fn want(&mut self, host: usize, key: usize, operation: Option<Operation>) {
+    fn want(&mut self, host: usize, id: Id, operation: Option<Operation>, is_told: bool) {
         let place = self.register.history.len();
         if let Some(operation) = &operation {
             let (kind, request) = kind_of(operation);
             let (client, invoked, outcome) = (host as u64, self.now, Told::Unknown);
-            let key = id_of(key);
-            self.register.history.push(Past { client, key, kind, request, invoked, returned: None, outcome });
+            self.register.history.push(Past { client, key: id, kind, request, invoked, returned: None, outcome });
         }
         let number = self.next_number();
-        let (id, begun) = (id_of(key), self.now);
-        let wish = Wish { key, id, begun, place, in_doubt: false, operation, lookup: None, hops: 0, hints: HINTS, attempts: 0 };
+        let begun = self.now;
+        let wish = Wish {
+            id,
+            is_told,
+            begun,
+            place,
+            in_doubt: false,
+            operation,
+            lookup: None,
+            hops: 0,
+            hints: HINTS,
+            attempts: 0,
+        };
         self.find_primary(host, number, wish);
     }
 
@@ -152,6 +190,15 @@ impl World<'_> {
         self.put(host, number, wish, to, request);
     }
 
+    /// A question is under way once more: the client has sent it again, or the network has doubled it.
+    pub(crate) fn asked_again(&mut self, back: Back) {
+        if let Some(Run { work: Work::Wish(wish), .. }) = self.hosts[back.host].runs.get_mut(&back.run)
+            && wish.lookup.is_none()
+        {
+            wish.attempts += 1;
+        }
+    }
+
     fn put(&mut self, host: usize, number: u64, wish: Wish, to: Contact, request: Request) {
         self.hosts[host].runs.insert(number, Run { work: Work::Wish(wish), open: VecDeque::new(), asking: None });
         self.ask(host, number, to, request, None);
@@ -175,6 +222,9 @@ impl World<'_> {
 
     pub(crate) fn wish_again(&mut self, host: usize, number: u64) {
         if let Some(Run { work: Work::Wish(wish), .. }) = self.hosts[host].runs.remove(&number) {
+            if wish.is_told {
+                self.tell(About::Client, |_| "the client asks again, with the same request id".to_owned());
+            }
             self.find_primary(host, number, wish);
         }
     }
@@ -207,9 +257,8 @@ impl World<'_> {
             }
             (None, Ok(Reply::Answered(Answer::Refused(_) | Answer::Unknown))) => self.later(host, number, wish),
             (None, Ok(Reply::Answered(answer))) => {
-                let attempts = wish.attempts;
-                self.fulfilled(wish, attempts, &answer);
-            },
+                self.fulfilled(&wish, &answer);
+            }
             (None, _) => {
                 self.change(host, |chord| chord.forget_owner(&wish.id));
                 self.later(host, number, wish);
@@ -217,22 +266,25 @@ impl World<'_> {
         }
     }
 
-    fn fulfilled(&mut self, wish: Wish, attempts: u32, answer: &Answer) {
+    fn fulfilled(&mut self, wish: &Wish, answer: &Answer) {
         self.register.done += 1;
+        if wish.is_told {
+            self.tell_change(|_| format!("the client is told: {}", super::trace::told(answer)));
+        }
         let outcome = match answer {
             Answer::Read(record) => Told::Read(record.as_ref().and_then(|record| {
                 let Content::Value { bytes, .. } = &record.content else { return None };
                 Some((record.version, Digest::of(bytes)))
             })),
             Answer::Written(Written::Done(version)) => Told::Done(*version),
-            // An earlier attempt that was not answered may still arrive.
-            Answer::Written(Written::Refused(_)) if attempts > 1 => Told::Unknown,
+            // Another attempt, which was not answered, may still arrive.
+            Answer::Written(Written::Refused(_)) if wish.attempts > 1 => Told::Unknown,
             Answer::Written(Written::Refused(version)) => Told::ConditionFailed(*version),
             Answer::Refused(_) | Answer::Unknown => Told::Unknown,
         };
-        self.record(&wish, outcome);
+        self.record(wish, outcome);
         if let Some(version) = answer.version() {
-            let told = self.register.told.entry(wish.key).or_default();
+            let told = self.register.told.entry(wish.id).or_default();
             *told = version.max(*told);
         }
     }
@@ -256,9 +308,9 @@ impl World<'_> {
         self.register.end = Some(self.register.history.len());
         let live: Vec<usize> =
             (0..self.hosts.len()).filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live()).collect();
-        for key in 0..KEYS {
+        for id in self.keys() {
             let host = live[self.chance.random_range(0..live.len())];
-            self.want(host, key, Some(Operation::Get(id_of(key))));
+            self.want(host, id, Some(Operation::Get(id)), false);
         }
         let end = self.now + 2 * DEADLINE * MS;
         go_on_until(self, end);
@@ -299,6 +351,7 @@ fn kind_of(operation: &Operation) -> (Kind, RequestId) {
     (kind, *request)
 }
 
-fn id_of(key: usize) -> Id {
+/// Where a key of the clients is.
+pub(crate) fn id_of(key: usize) -> Id {
     Id::of(format!("key {key}"))
 }

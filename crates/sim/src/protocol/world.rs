@@ -12,8 +12,10 @@ use super::check::Checker;
 use super::faults::{FaultCounts, Kind};
 use super::host::{Host, State};
 use super::network::Network;
+use super::service::Service;
 use super::setup::{ROUND, Setup};
 use super::trace::{About, Entry, Sink};
+use crate::disk::SyncId;
 
 /// Simulated microseconds in a millisecond.
 pub(crate) const MS: u64 = 1_000;
@@ -50,6 +52,12 @@ pub(crate) enum Event {
     Heals { number: u64 },
     /// Fate looks round.
     Fate,
+    /// What a disk was writing is durable.
+    Synced { host: usize, life: u32, sync: SyncId },
+    /// A disk that was full has room again.
+    HasRoom { host: usize },
+    /// It is looked whether ranges are served.
+    LookAtService,
     /// A client wants something.
     Client,
     /// A client's wish that was not fulfilled is tried again.
@@ -115,12 +123,15 @@ pub(crate) struct World<'a> {
     pub(crate) counts: FaultCounts,
     /// What clients wanted of replicated registers, and what they were told.
     pub(crate) register: super::wish::Register,
+    pub(crate) service: Service,
     pub(crate) hops: Vec<u32>,
     pub(crate) checker: Checker,
     /// How many nodes the ring is to have.
     pub(crate) wanted: usize,
     /// Whether faults happen, and nodes come and go.
     pub(crate) troubled: bool,
+    /// Whether all that happens to machines was written down.
+    pub(crate) scripted: bool,
     /// Whether faults that break the failure assumption are passed over.
     pub(crate) sparing: bool,
     pub(crate) sink: Option<Sink<'a>>,
@@ -146,10 +157,12 @@ impl<'a> World<'a> {
             network: Network::default(),
             counts: FaultCounts::default(),
             register: super::wish::Register::default(),
+            service: Service::default(),
             hops: Vec::new(),
             checker: Checker::default(),
             wanted,
             troubled: true,
+            scripted: false,
             sparing,
             sink,
             entry: None,
@@ -169,6 +182,7 @@ impl<'a> World<'a> {
         world.add_strangers();
         world.at(FATE, Event::Fate);
         world.at(FATE, Event::Client);
+        world.watch_service();
         world
     }
 
@@ -286,7 +300,9 @@ impl<'a> World<'a> {
         let addressee = match &event {
             Event::Arrives { at, .. } => Some((*at, None)),
             Event::Answered { back, .. } | Event::Expires { back } => Some((back.host, Some(back.life))),
-            Event::WishAgain { host, life, .. } | Event::Timer { host, life, .. } => Some((*host, Some(*life))),
+            Event::WishAgain { host, life, .. }
+            | Event::Timer { host, life, .. }
+            | Event::Synced { host, life, .. } => Some((*host, Some(*life))),
             _ => None,
         };
         if let Some((host, life)) = addressee {
@@ -306,6 +322,9 @@ impl<'a> World<'a> {
             Event::Resumes { host, life } => self.resumes(host, life),
             Event::Heals { number } => self.heals(number),
             Event::Fate => self.fate(),
+            Event::Synced { host, sync, .. } => self.synced(host, sync),
+            Event::HasRoom { host } => self.has_room(host),
+            Event::LookAtService => self.look_at_service(),
             Event::Client => self.client(),
             Event::WishAgain { host, number, .. } => self.wish_again(host, number),
         }
