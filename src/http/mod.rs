@@ -6,12 +6,14 @@
 mod address;
 mod around;
 mod body;
+mod bulk;
 mod connection;
 mod content;
 mod db;
 mod error;
 mod find;
 mod health;
+mod kv;
 mod lab;
 mod limits;
 mod map;
@@ -20,13 +22,15 @@ mod neighbours;
 mod owner;
 mod peer;
 mod places;
+mod precondition;
 mod query;
+mod request_id;
 mod server;
 #[cfg(test)]
 mod tests;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 
 use crate::node::Node;
 pub(crate) use content::KEY_LIMIT;
@@ -57,6 +61,9 @@ pub fn routes() -> Router<Node> {
         .route("/dht/store", post(content::store))
         .route("/dht/lookup", get(content::lookup))
         .route("/dht/delete", delete(content::delete))
+        .route("/kv", post(bulk::many))
+        .route("/kv/", any(kv::no_key))
+        .route("/kv/{*key}", get(kv::get).put(kv::put).delete(kv::delete))
         .route("/insert", post(owner::insert))
         .route("/get/{id}", get(owner::get))
         .route("/db", get(db::page))

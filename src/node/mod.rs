@@ -10,7 +10,9 @@ mod error;
 mod happenings;
 mod info;
 mod maintenance;
+mod many;
 mod recent;
+mod request;
 mod routing;
 mod start;
 mod transport;
@@ -31,6 +33,8 @@ pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
 pub use error::NodeError;
+pub use many::{ReadEnd, WriteEnd};
+pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
 pub use start::{StartError, StoppedMember, member_in};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
@@ -55,6 +59,8 @@ struct Inner {
     router: Router,
     config: Config,
     counted: Mutex<info::Counted>,
+    /// What requests for many things at once may have under way together.
+    many: many::Lanes,
     /// Ends everything.
     stop: CancellationToken,
     /// The server has ended.
@@ -63,7 +69,8 @@ struct Inner {
 
 impl Inner {
     fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
-        Inner { driver, router, config, counted: Mutex::default(), stop, served: CancellationToken::new() }
+        let (counted, many, served) = (Mutex::default(), many::Lanes::default(), CancellationToken::new());
+        Inner { driver, router, config, counted, many, stop, served }
     }
 }
 
