@@ -1,20 +1,28 @@
-//! A typed client of the labs' HTTP interface.
+//! A typed client of the HTTP interface: [`Client`] has the labs' requests, [`Client::kv`] those of /kv.
 //!
 //! Every method takes the address (`host:port`) of the node to ask, so one [`Client`] and its pool of connections serve
 //! for a whole ring.
 //!
 //! ```no_run
+//! # use chordal::client::Outcome;
+//! # use chordal::node::mint;
 //! # async fn example() -> Result<(), chordal::client::Error> {
 //! let client = chordal::client::Client::new();
 //! let stored = client.store("127.0.0.1:4000", b"a value", Some(b"a key")).await?;
 //! println!("kept by {}", stored.owner.name);
 //! let found = client.lookup("127.0.0.1:4001", b"a key").await?;
 //! assert!(found.is_some());
+//!
+//! let kv = client.kv("127.0.0.1:4000");
+//! let value = kv.get(b"a key").await?.expect("it was stored above");
+//! let outcome = kv.compare_and_set(b"a key", Some(value.etag), b"another value", None, mint()).await?;
+//! assert!(matches!(outcome, Outcome::Done(_)), "nobody else has written meanwhile");
 //! # Ok(())
 //! # }
 //! ```
 
 mod error;
+mod kv;
 mod transport;
 
 use std::time::Duration;
@@ -25,6 +33,7 @@ use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
 pub use error::Error;
+pub use kv::{Deleted, Head, Kv, Outcome, Value};
 use transport::{Ask, Transport};
 
 /// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.
@@ -61,6 +70,11 @@ impl Client {
     /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
     pub fn with_timeout(timeout: Duration) -> Client {
         Client { transport: Transport::new(timeout) }
+    }
+
+    /// The values of the ring in HTTP's own words, through the node at `addr`.
+    pub fn kv<'a>(&'a self, addr: &'a str) -> Kv<'a> {
+        Kv { client: self, addr }
     }
 
     /// Everything that the node tells about itself.
