@@ -155,12 +155,27 @@ impl BulkAnswer {
     }
 }
 
-/// Bytes as text or, where they are none, as base64.
+/// How much longer JSON may make a short text before it stands as base64 all the same.
+const SLACK: usize = 64;
+
+/// Bytes as text or, where they are none, as base64; so is text that JSON would swell a good deal more than base64 does.
 fn halves(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match Text::of(bytes) {
-        Text::Plain(text) => (Some(text), None),
+        Text::Plain(text) if growth(bytes) <= text.len() / 2 + SLACK => (Some(text), None),
+        Text::Plain(_) => (None, Some(BASE64.encode(bytes))),
         Text::Base64 { base64 } => (None, Some(base64)),
     }
+}
+
+/// How many bytes a text has more in JSON.
+fn growth(bytes: &[u8]) -> usize {
+    let more = |byte: &u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
+        // Six bytes for one: \u0000.
+        0..b' ' => 5,
+        _ => 0,
+    };
+    bytes.iter().map(more).sum()
 }
 
 #[cfg(test)]
@@ -179,9 +194,13 @@ mod tests {
 
     #[test]
     fn fetched_bytes_read_back() {
-        for bytes in [&b""[..], b"text", b"\0\xff"] {
+        for bytes in [&b""[..], b"text", b"\0\xff", &[0; 100], b"\"\n\"\n"] {
             assert_eq!(BulkAnswer::of(200).with_value(bytes).bytes().unwrap().as_deref(), Some(bytes));
         }
+        assert_eq!(BulkAnswer::of(200).with_value(&[b'\n'; 64]).base64, None, "short");
+        assert_eq!(BulkAnswer::of(200).with_value(&b"ab\n".repeat(1000)).base64, None, "lines");
+        assert_eq!(BulkAnswer::of(200).with_value(&[0; 1000]).value, None, "hardly text");
+        assert_eq!(growth(b"\"\0\n"), serde_json::to_string("\"\0\n").unwrap().len() - 2 - 3);
         assert_eq!(BulkAnswer::of(404).bytes().unwrap(), None);
     }
 }
