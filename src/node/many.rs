@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chordal_protocol::{Content, Id, Record, Write, Written};
 use tokio::sync::Semaphore;
@@ -12,11 +12,18 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Node, NodeError, Served};
 
-/// How many owners' answers one request waits for at the same time.
+/// How many owners' answers one request waits for at the same time, if its values are small.
 const AT_ONCE: usize = 32;
 
 /// How many all requests together wait for.
 const AT_ONCE_IN_ALL: usize = 256;
+
+/// A value counts once more for each of these bytes that it has, as far as one request may wait at all. Large values keep
+/// nodes busy, and one that is too busy to stabilize is taken for dead.
+const COUNTS_ONCE: usize = 32 << 10;
+
+/// How large values are taken to be before the first has come.
+const GUESS: usize = 256 << 10;
 
 /// What a node may have under way for requests of this kind.
 pub(super) struct Lanes(Semaphore);
@@ -24,6 +31,23 @@ pub(super) struct Lanes(Semaphore);
 impl Default for Lanes {
     fn default() -> Lanes {
         Lanes(Semaphore::new(AT_ONCE_IN_ALL))
+    }
+}
+
+/// What has been fetched for one request.
+#[derive(Debug)]
+struct Fetched {
+    /// Bytes in all.
+    bytes: AtomicUsize,
+    /// How large the next value is taken to be: as those before it, the last ones most.
+    guess: AtomicUsize,
+}
+
+impl Fetched {
+    fn note(&self, size: usize) {
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        // A guess that is overwritten by a neighbour's is still a guess.
+        self.guess.store((self.guess.load(Ordering::Relaxed) + size) / 2, Ordering::Relaxed);
     }
 }
 
@@ -42,7 +66,11 @@ impl Node {
     pub async fn write_many(&self, writes: Vec<Write>) -> Vec<WriteEnd> {
         let node = self.clone();
         let wishes = writes.into_iter().map(|write| (write.id, write)).collect();
-        self.many(wishes, move |write| {
+        let weigh = |write: &Write| match &write.content {
+            Content::Value { bytes, .. } => bytes.len() + write.key.as_ref().map_or(0, Vec::len),
+            Content::Tombstone => 0,
+        };
+        self.many(wishes, weigh, move |write| {
             let node = node.clone();
             async move { node.write(write).await }
         })
@@ -55,25 +83,31 @@ impl Node {
     /// those under way at that moment some more may come.
     pub async fn read_many(&self, ids: Vec<Id>, most: usize) -> Vec<ReadEnd> {
         let node = self.clone();
-        let fetched = Arc::new(AtomicUsize::new(0));
+        let fetched = Arc::new(Fetched { bytes: AtomicUsize::new(0), guess: AtomicUsize::new(GUESS) });
+        let guess = Arc::clone(&fetched);
         let wishes = ids.into_iter().map(|id| (id, id)).collect();
-        self.many(wishes, move |id| {
-            let (node, fetched) = (node.clone(), Arc::clone(&fetched));
-            async move {
-                if fetched.load(Ordering::Relaxed) >= most {
-                    return Err(NodeError::Overloaded);
+        self.many(
+            wishes,
+            move |_| guess.guess.load(Ordering::Relaxed),
+            move |id| {
+                let (node, fetched) = (node.clone(), Arc::clone(&fetched));
+                async move {
+                    if fetched.bytes.load(Ordering::Relaxed) >= most {
+                        return Err(NodeError::Overloaded);
+                    }
+                    let end = node.read(id).await?;
+                    fetched.note(end.0.as_ref().map_or(0, size));
+                    Ok(end)
                 }
-                let end = node.read(id).await?;
-                fetched.fetch_add(end.0.as_ref().map_or(0, size), Ordering::Relaxed);
-                Ok(end)
-            }
-        })
+            },
+        )
         .await
     }
 
     async fn many<W, E, Doing>(
         &self,
         wishes: Vec<(Id, W)>,
+        weigh: impl Fn(&W) -> usize + Clone + Send + Sync + 'static,
         act: impl Fn(W) -> Doing + Clone + Send + Sync + 'static,
     ) -> Vec<Result<E, NodeError>>
     where
@@ -83,11 +117,11 @@ impl Node {
     {
         let count = wishes.len();
         let begin_by = Instant::now() + self.inner.config.operation_deadline / 3;
-        let waiting = Arc::new(Mutex::new(chains(wishes)));
+        let work = Arc::new(Work { waiting: Mutex::new(chains(wishes)), lane: Semaphore::new(AT_ONCE), begin_by });
         let mut workers = JoinSet::new();
         for _ in 0..AT_ONCE.min(count) {
-            let (node, act, waiting) = (self.clone(), act.clone(), Arc::clone(&waiting));
-            workers.spawn(async move { node.work_through(&waiting, begin_by, act).await });
+            let (node, weigh, act, work) = (self.clone(), weigh.clone(), act.clone(), Arc::clone(&work));
+            workers.spawn(async move { work.through(&node.inner.many, weigh, act).await });
         }
         let mut ends: Vec<Option<Result<E, NodeError>>> = (0..count).map(|_| None).collect();
         while let Some(done) = workers.join_next().await {
@@ -98,28 +132,43 @@ impl Node {
         // Only a worker that panicked leaves holes, and what it did is not known.
         ends.into_iter().map(|end| end.unwrap_or_else(lost)).collect()
     }
+}
 
+/// What the workers of one request share.
+struct Work<W> {
+    waiting: Mutex<VecDeque<Chain<W>>>,
+    lane: Semaphore,
+    begin_by: Instant,
+}
+
+impl<W> Work<W> {
     /// One worker: takes chains until none is left.
-    async fn work_through<W, E, Doing>(
+    async fn through<E, Doing>(
         &self,
-        waiting: &Mutex<VecDeque<Chain<W>>>,
-        begin_by: Instant,
+        of_node: &Lanes,
+        weigh: impl Fn(&W) -> usize,
         act: impl Fn(W) -> Doing,
     ) -> Vec<(usize, Result<E, NodeError>)>
     where
         Doing: Future<Output = Result<E, NodeError>>,
     {
         let mut ends = Vec::new();
-        while let Some(chain) = take(waiting) {
+        while let Some(chain) = self.take() {
             for (place, wish) in chain {
-                let end = match timeout_at(begin_by, self.inner.many.0.acquire()).await {
-                    Ok(_permit) if Instant::now() < begin_by => act(wish).await,
+                let count = 1 + (weigh(&wish) / COUNTS_ONCE).min(AT_ONCE - 1) as u32;
+                let turn = async { (self.lane.acquire_many(count).await, of_node.0.acquire_many(count).await) };
+                let end = match timeout_at(self.begin_by, turn).await {
+                    Ok(_permits) if Instant::now() < self.begin_by => act(wish).await,
                     _ => Err(not_begun()),
                 };
                 ends.push((place, end));
             }
         }
         ends
+    }
+
+    fn take(&self) -> Option<Chain<W>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
 
@@ -133,11 +182,6 @@ fn chains<W>(wishes: Vec<(Id, W)>) -> VecDeque<Chain<W>> {
         chains.entry(id).or_default().push((place, wish));
     }
     chains.into_values().collect()
-}
-
-fn take<W>(waiting: &Mutex<VecDeque<Chain<W>>>) -> Option<Chain<W>> {
-    let mut waiting: MutexGuard<'_, _> = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-    waiting.pop_front()
 }
 
 fn size(record: &Record) -> usize {
@@ -163,6 +207,16 @@ fn lost<E>() -> Result<E, NodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_guess_follows_what_comes() {
+        let fetched = Fetched { bytes: AtomicUsize::new(0), guess: AtomicUsize::new(GUESS) };
+        (0..20).for_each(|_| fetched.note(100));
+        assert_eq!(fetched.bytes.load(Ordering::Relaxed), 2000);
+        assert!((90..110).contains(&fetched.guess.load(Ordering::Relaxed)));
+        (0..3).for_each(|_| fetched.note(1 << 20));
+        assert!(fetched.guess.load(Ordering::Relaxed) > 800 << 10);
+    }
 
     #[test]
     fn wishes_of_one_register_stay_in_order() {

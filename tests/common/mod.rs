@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 #![allow(unused_imports, reason = "likewise")]
 
+mod described;
 mod raw;
 
 use std::io::{BufRead, BufReader};
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use described::Described;
 pub(crate) use raw::{Raw, raw};
 use serde_json::Value;
 
