@@ -40,12 +40,12 @@ enum Example {
 impl Example {
     fn of(answer: &Value) -> Example {
         let body = text(&answer["body"]);
-        let headers = answer["header"].as_array().expect("headers").iter();
-        let content_type =
-            headers.filter(|header| header["key"] == "Content-Type").map(|header| text(&header["value"]));
-        match content_type.last().unwrap_or_default() {
-            named if named.contains("json") => Example::of_json(body.as_bytes()),
-            _ => Example::Text(body),
+        let mut headers = answer["header"].as_array().expect("headers").iter();
+        let content_type = headers.find(|header| header["key"] == "Content-Type").map(|header| text(&header["value"]));
+        if content_type.is_some_and(|named| named.contains("json")) {
+            Example::of_json(body.as_bytes())
+        } else {
+            Example::Text(body)
         }
     }
 
