@@ -2,13 +2,11 @@
 
 use chordal_protocol::{Condition, RequestId};
 use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 
 use super::transport::{Answer, Ask, garbled};
-use super::{Client, Error, in_query};
+use super::{Client, Error, REQUEST_ID, in_query};
 use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag};
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The values of a ring, through one of its nodes. [`Client::kv`] makes it.
 ///

@@ -29,9 +29,11 @@ use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Mode};
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
+use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
 use transport::{Ask, Transport};
@@ -116,7 +118,7 @@ impl Client {
     /// Stores a value, under a key or as its own key, wherever it belongs.
     pub async fn store(&self, addr: &str, value: &[u8], key: Option<&[u8]>) -> Result<Stored, Error> {
         let body = StoreBody { value: Text::of(value), key: key.map(Text::of) };
-        self.transport.json(Ask::new(Method::POST, addr, "/dht/store").again().body(&body)).await
+        self.transport.json(once(Ask::new(Method::POST, addr, "/dht/store")).body(&body)).await
     }
 
     /// Looks a key up (a value that was stored without one is its own key); `None` if nothing is stored there.
@@ -139,13 +141,13 @@ impl Client {
     pub async fn delete(&self, addr: &str, key: &[u8]) -> Result<Option<Stored>, Error> {
         if let Some(key) = in_query(key) {
             let path = format!("/dht/delete?key={key}");
-            return absent(self.transport.json(Ask::new(Method::DELETE, addr, path)).await);
+            return absent(self.transport.json(once(Ask::new(Method::DELETE, addr, path))).await);
         }
         let id = Id::of(key);
         let mut tries = FOLLOWS;
         loop {
             let owner = self.find(addr, id, None).await?.owner.addr();
-            match self.transport.json(Ask::new(Method::DELETE, &owner, format!("/db/{id}"))).await {
+            match self.transport.json(once(Ask::new(Method::DELETE, &owner, format!("/db/{id}")))).await {
                 Err(error) if tries > 0 && error.status() == Some(421) => tries -= 1,
                 answer => return absent(answer),
             }
@@ -178,6 +180,14 @@ impl Client {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The header that names a wish.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// A write with a name, so that sending it again does not do it again.
+fn once(ask: Ask) -> Ask {
+    ask.again().header(REQUEST_ID, mint().to_string())
 }
 
 /// A node as a client names it: the server finds out the rest.

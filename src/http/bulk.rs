@@ -3,10 +3,13 @@
 //! The body is an array in JSON, or a record a line (NDJSON); the answer has the form of the question. What cannot be read is
 //! refused as a whole before anything is done. After that each record ends by itself, as it would have ended alone.
 
+use std::fmt;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use chordal_protocol::{Condition, Content, Id, Write, Written};
+use chordal_protocol::{Condition, Content, Id, RequestId, Write, Written};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::precondition::{Demand, Tags};
 use super::{ApiError, Kind, body, content, kv, request_id};
@@ -87,7 +90,8 @@ fn parse(body: &[u8]) -> Result<(Form, Vec<BulkRecord>), ApiError> {
     let form = if body.trim_ascii_start().starts_with(b"[") { Form::Array } else { Form::Lines };
     let records: Vec<BulkRecord> = match form {
         Form::Array => {
-            serde_json::from_slice(body).map_err(|error| malformed(format!("the array cannot be read: {error}")))?
+            let read: Result<Few, _> = serde_json::from_slice(body);
+            read.map_err(|error| malformed(format!("the array cannot be read: {error}")))?.0
         }
         Form::Lines => {
             let lines = body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
@@ -109,6 +113,36 @@ fn parse(body: &[u8]) -> Result<(Form, Vec<BulkRecord>), ApiError> {
         return Err(malformed("there is no record".to_owned()));
     }
     Ok((form, records))
+}
+
+/// The records of an array, at most one more than is taken: a record takes much more room than the `{}` that it may be in JSON.
+struct Few(Vec<BulkRecord>);
+
+impl<'de> Deserialize<'de> for Few {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Few, D::Error> {
+        deserializer.deserialize_seq(FewVisitor)
+    }
+}
+
+struct FewVisitor;
+
+impl<'de> Visitor<'de> for FewVisitor {
+    type Value = Few;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Few, A::Error> {
+        let mut records = Vec::new();
+        while records.len() <= BULK_RECORDS
+            && let Some(record) = array.next_element()?
+        {
+            records.push(record);
+        }
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Few(records))
+    }
 }
 
 async fn write(node: &Node, records: Vec<BulkRecord>) -> Vec<BulkAnswer> {
@@ -172,7 +206,7 @@ impl Wish {
 }
 
 /// The write that stores the value of a record.
-fn storing(record: BulkRecord, limit: usize, name: chordal_protocol::RequestId) -> Result<Write, ApiError> {
+fn storing(record: BulkRecord, limit: usize, name: RequestId) -> Result<Write, ApiError> {
     let invalid = |detail: &str| ApiError::new(Kind::Invalid, detail);
     if record.id.is_some() {
         return Err(invalid("a value is stored under a key, not under an id: the key must hash to it"));
@@ -299,7 +333,7 @@ mod tests {
         }
         let error = parse(format!("{record}\n\n{{\n").as_bytes()).unwrap_err();
         assert!(error.problem().detail.starts_with("line 3 cannot be read"), "{error:?}");
-        for (count, is_taken) in [(BULK_RECORDS, true), (BULK_RECORDS + 1, false)] {
+        for (count, is_taken) in [(BULK_RECORDS, true), (BULK_RECORDS + 1, false), (BULK_RECORDS + 2, false)] {
             let (lines, array) = (vec![record; count].join("\n"), format!("[{}]", vec![record; count].join(",")));
             for body in [lines, array] {
                 let read = parse(body.as_bytes()).map(|(_, records)| records.len()).map_err(|error| error.kind());

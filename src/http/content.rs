@@ -74,33 +74,32 @@ pub(super) fn write(
         let detail = format!("the value has {} bytes, and this node takes {limit}; store it in parts", value.len());
         return Err(ApiError::new(Kind::TooLarge, detail));
     }
-    let id = id_of(key.as_deref().filter(|key| **key != *value), &value)?;
     let key = key.filter(|key| *key != value);
+    let id = match &key {
+        Some(key) => id_of_key(key)?,
+        None if value.is_empty() => return Err(no_key()),
+        // It may be longer than other keys: it is kept once.
+        None => Id::of(&value),
+    };
     let content_type = content_type.unwrap_or_else(|| fitting_type(&value).to_owned());
     let content = Content::Value { bytes: value, content_type };
     Ok(Write { id, key, content, condition: Condition::Always, request })
 }
 
-/// The id of a key, or of a value that is its own key.
-fn id_of(key: Option<&[u8]>, value: &[u8]) -> Result<Id, ApiError> {
-    match key {
-        Some(key) => id_of_key(key),
-        // It may be longer than other keys: it is kept once.
-        None => id_of_key(&value[..value.len().min(KEY_LIMIT)]).map(|_| Id::of(value)),
-    }
-}
-
 /// The id of a key, if it is one.
 pub(super) fn id_of_key(key: &[u8]) -> Result<Id, ApiError> {
     if key.is_empty() {
-        let detail = "an empty text is no key: give the value a key, or a key with something in it";
-        return Err(ApiError::new(Kind::Invalid, detail));
+        return Err(no_key());
     }
     if key.len() > KEY_LIMIT {
         let detail = format!("the key has {} bytes, and {KEY_LIMIT} are the most; use a hash of it", key.len());
         return Err(ApiError::new(Kind::TooLarge, detail));
     }
     Ok(Id::of(key))
+}
+
+fn no_key() -> ApiError {
+    ApiError::new(Kind::Invalid, "an empty text is no key: give the value a key, or a key with something in it")
 }
 
 fn fitting_type(value: &[u8]) -> &'static str {
