@@ -214,6 +214,23 @@ fn an_interrupted_export_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_export_misses_nothing_while_nodes_come_and_go() {
+    let lab = Lab::with_nodes(3);
+    std::fs::write(lab.path().join("in.ndjson"), records(6_000)).unwrap();
+    lab.ok(&["import", "in.ndjson"]);
+    for (file, change) in [("joined", &["addmany", "2"][..]), ("left", &["leave", "node-3"])] {
+        let part = lab.path().join(format!("{file}.part"));
+        let mut export = started(&lab, &["export", file]);
+        let has_begun = || std::fs::metadata(&part).is_ok_and(|file| file.len() > 0);
+        eventually("some of it is written", PATIENCE, || has_begun().then_some(()));
+        assert!(export.try_wait().unwrap().is_none(), "it ended before the ring could change");
+        lab.ok(change);
+        assert!(export.wait().unwrap().success(), "{file}");
+        assert_eq!(by_key(&read(&lab.path().join(file))).len(), 6_000, "{file}");
+    }
+}
+
+#[test]
 fn an_import_says_which_lines_it_does_not_take() {
     let lab = Lab::with_nodes(2);
     let large = json!({"key": "large", "value": "v".repeat((1 << 20) + 1)});

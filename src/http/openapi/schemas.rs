@@ -245,7 +245,7 @@ fn node() -> Vec<(&'static str, Value)> {
                 &[("method", text("the method")), ("path", text("the path")), ("what", text("what it does"))],
             ),
         ),
-        ("NodeInfo", info()),
+        ("NodeInfo", node_itself()),
         (
             "Finger",
             object(
@@ -275,8 +275,8 @@ fn open(description: &str, required: &[&str]) -> Value {
     })
 }
 
-fn info() -> Value {
-    let mut info = object(
+fn node_itself() -> Value {
+    let mut shape = object(
         "What a node knows of itself",
         &[
             ("name", text("what people call it")),
@@ -302,6 +302,6 @@ fn info() -> Value {
             ("handovers", list("Handover")),
         ],
     );
-    info["additionalProperties"] = json!(true);
-    info
+    shape["additionalProperties"] = json!(true);
+    shape
 }
