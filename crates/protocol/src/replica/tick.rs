@@ -55,7 +55,7 @@ impl<S: Store> Turn<'_, S> {
         let is_frozen = held.view.deferred.is_some();
         // Members take turns by their place, so that stale suspicions cost time and not ballots.
         let place = 1 + held.view.members.iter().position(|member| *member == me).unwrap_or_default() as u64;
-        let patience = suspicion * place;
+        let patience = suspicion * place + self.replica.slack.get(&name).copied().unwrap_or_default();
         if let Some(proposal) = self.replica.proposals.get(&name)
             && self.now.since(proposal.begun) < patience
         {
