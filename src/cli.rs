@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chordal_protocol::{Id, LONGEST_NAME, Mode};
+use chordal_protocol::{Id, LONGEST_NAME, Mode, Ring};
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -71,10 +71,14 @@ pub struct StartArgs {
     /// Wire the successor by hand, as in the first lab (needs --lab)
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_SUCC")]
     pub succ: Option<String>,
-    /// Largest value in bytes
+    /// Largest value in bytes on a ring that this node begins; who joins learns it
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, value_parser = value_limit,
           env = "CHORDAL_VALUE_LIMIT")]
     pub value_limit: usize,
+    /// How many nodes keep each value on a ring that this node begins: 1 to 16, or `all` (16: every node of a ring of no more).
+    /// Crashes of fewer than half of them lose nothing. Who joins learns it
+    #[arg(long, value_name = "COPIES", default_value = "3", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
+    pub replication_factor: u8,
     /// Milliseconds between two rounds of stabilizing
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
           env = "CHORDAL_STABILIZE_INTERVAL")]
@@ -101,6 +105,12 @@ fn value_limit(text: &str) -> Result<usize, String> {
     let most = Config::LARGEST_VALUE_LIMIT;
     let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
     limit.ok_or_else(|| format!("a number of bytes from 1 to {most}: a value travels between nodes in one message"))
+}
+
+fn copies(text: &str) -> Result<u8, String> {
+    let most = Ring::MOST_COPIES;
+    let copies = if text == "all" { Some(most) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
+    copies.ok_or_else(|| format!("a number of nodes from 1 to {most}, or `all`; 3 is usual"))
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -235,6 +245,7 @@ fn config(args: StartArgs) -> Config {
         pred: args.pred,
         succ: args.succ,
         value_limit: args.value_limit,
+        replication_factor: args.replication_factor,
         stabilize_interval: Duration::from_millis(args.stabilize_interval),
         ..Config::default()
     }

@@ -79,6 +79,13 @@ impl Plan {
         self.options.extend(id.into_iter().flat_map(|id| ["--id".to_owned(), id.to_owned()]));
         self
     }
+
+    /// With how many copies of each value a ring begins.
+    pub(crate) fn copies(mut self, copies: Option<&str>) -> Plan {
+        let option = |copies: &str| ["--replication-factor".to_owned(), copies.to_owned()];
+        self.options.extend(copies.into_iter().flat_map(option));
+        self
+    }
 }
 
 /// A node whose process has been spawned.

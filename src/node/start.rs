@@ -157,7 +157,7 @@ impl Node {
         }
         let wired = config.pred.is_some() || config.succ.is_some();
         let id = if wired { RingId::WIRED_BY_HAND } else { RingId(rand::rng().random()) };
-        driver.run(Procedure::Create { ring: Ring { id, lab: config.lab } }).await;
+        driver.run(Procedure::Create { ring: config.ring(id) }).await;
         if driver.lock().chord.membership() != Membership::Joined {
             return Err(StartError::System("the new ring could not be written down".to_owned()));
         }
@@ -275,6 +275,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     }
     if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
         return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
+    }
+    if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) {
+        return wrong("a value is kept on from 1 to 16 nodes");
     }
     for addr in config.bootstrap.iter().chain(&config.advertise).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;

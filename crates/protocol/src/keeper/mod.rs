@@ -39,7 +39,7 @@ use wishes::Wishes;
 pub struct Settings {
     /// What its replica is told.
     pub replica: replica::Settings,
-    /// How many members a view has, once the ring has as many nodes.
+    /// How many members a view has, once the ring has as many nodes; the ring's own setting counts where it is known.
     pub replication_factor: usize,
     /// How long the ring must have wanted other members before a view that works is changed, in milliseconds. What somebody
     /// waits for, a join or a leave, is not put off.
@@ -67,6 +67,8 @@ impl Default for Settings {
 pub struct Around {
     /// Whether the node is a member. If not, nothing can be said of the ring.
     pub is_member: bool,
+    /// How many nodes shall keep each value, as the ring was created; 0 if that is not known.
+    pub replication_factor: usize,
     /// Those before it, the nearest first.
     pub predecessors: Vec<Contact>,
     /// Those after it, the nearest first.
@@ -297,6 +299,9 @@ impl Keeper {
     pub fn tick<S: Store>(&mut self, store: &mut S, now: Time, around: &Around) -> Step {
         let mut step = Step::default();
         self.last_tick = now;
+        if around.replication_factor > 0 {
+            self.settings.replication_factor = around.replication_factor;
+        }
         let more = self.replica.tick(store, now);
         self.take(more, &mut step);
         let silent: Vec<Name> = step
