@@ -16,7 +16,7 @@ pub struct MemoryStore {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Kept {
     content: replica::MemoryStore,
     state: BTreeMap<&'static str, Vec<u8>>,
@@ -29,6 +29,12 @@ impl MemoryStore {
     /// An empty one.
     pub fn new() -> MemoryStore {
         MemoryStore::default()
+    }
+
+    /// Another store with the same content.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) -> MemoryStore {
+        MemoryStore { kept: Mutex::new(self.kept().clone()) }
     }
 
     /// A std mutex: it is never held across an await, and only as long as one call takes.
