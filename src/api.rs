@@ -1,11 +1,17 @@
-//! The shapes of the labs' HTTP interface, shared by the server and its clients.
+//! The shapes of the HTTP interface, the labs' and that of /kv, shared by the server and its clients.
 //!
 //! Fields that the labs' people know keep their names; what we add stands beside them. Ids are 64 hex digits.
+
+mod bulk;
+mod etag;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chordal_protocol::{Contact, Id, Version};
 use serde::{Deserialize, Serialize};
+
+pub use bulk::{BULK_BODY, BULK_RECORDS, BulkAnswer, BulkOp, BulkRecord};
+pub use etag::{ETag, ParseETagError};
 
 /// A node: `{"name","id","host","port"}`. Where a client names a node, host and port are enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! here; [`network_state`] is what it remembers from one call to the next.
 
 mod add;
+mod batch;
 mod boot;
 mod cli;
 mod completions;
@@ -11,7 +12,9 @@ mod context;
 mod crawl;
 mod demo;
 mod doctor;
+mod export;
 mod fleet;
+mod import;
 mod killall;
 mod leave;
 mod lipsum;
@@ -20,6 +23,7 @@ mod lookup;
 mod monitor;
 mod network_state;
 mod node_verb;
+mod off_thread;
 mod output;
 mod parse;
 mod places;
@@ -30,6 +34,9 @@ mod spawn;
 mod start;
 mod state_file;
 mod store;
+mod storemany;
+mod value;
+mod whole_file;
 
 use std::io;
 use std::process::ExitCode;
@@ -77,9 +84,14 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::List => list::list(context),
         Task::Logs(task) => list::logs(context, task).await,
         Task::Store(task) => store::store(context, task).await,
-        Task::Storemany(task) => store::storemany(context, task).await,
+        Task::Storemany(task) => storemany::storemany(context, task).await,
         Task::Lookup(task) => lookup::lookup(context, task).await,
         Task::Delete(task) => store::delete(context, task).await,
+        Task::Put(task) => value::put(context, task).await,
+        Task::Get(task) => value::get(context, task).await,
+        Task::Cas(task) => value::cas(context, task).await,
+        Task::Export(task) => export::export(context, task).await,
+        Task::Import(task) => import::import(context, task).await,
         Task::Monitor(task) => monitor::monitor(context, task).await,
         Task::Doctor(task) => doctor::doctor(context, task).await,
         Task::Demo(task) => demo::demo(context, task).await,
@@ -112,10 +124,11 @@ fn work(cli: &Cli) -> Result<Report> {
 fn ends_itself(task: &Task) -> bool {
     match task {
         Task::Boot(_) | Task::Reboot(_) | Task::Add(_) | Task::Addmany(_) | Task::Join(_) | Task::Start(_) => true,
-        Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) => true,
+        Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) | Task::Export(_) | Task::Import(_) => true,
         Task::Doctor(task) => task.watch,
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
+        Task::Put(_) | Task::Get(_) | Task::Cas(_) => false,
         Task::Simulate(_) => false,
     }
 }

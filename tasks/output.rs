@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) json: Value,
     /// For people; lines, without the last line feed.
     pub(crate) text: String,
+    /// What people get in place of the text: these bytes, as they are.
+    pub(crate) bytes: Option<Vec<u8>>,
     /// In one line, why the task failed although there is something to report.
     pub(crate) failure: Option<String>,
 }
@@ -25,7 +27,12 @@ pub(crate) struct Report {
 impl Report {
     /// A success.
     pub(crate) fn new(json: impl Serialize, text: impl Into<String>) -> anyhow::Result<Report> {
-        Ok(Report { json: serde_json::to_value(json)?, text: text.into(), failure: None })
+        Ok(Report { json: serde_json::to_value(json)?, text: text.into(), bytes: None, failure: None })
+    }
+
+    /// A success whose result is bytes.
+    pub(crate) fn of_bytes(json: Value, bytes: Vec<u8>) -> Report {
+        Report { json, text: String::new(), bytes: Some(bytes), failure: None }
     }
 
     /// The same, but the task failed if there is a reason.
@@ -38,6 +45,8 @@ impl Report {
         let mut out = io::stdout().lock();
         if json {
             writeln!(out, "{}", self.json)?;
+        } else if let Some(bytes) = &self.bytes {
+            out.write_all(bytes)?;
         } else if !self.text.is_empty() {
             writeln!(out, "{}", self.text)?;
         }

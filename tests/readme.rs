@@ -5,7 +5,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
-use common::{Daemon, Place, Ran, get_json};
+use common::{Daemon, Lab, Place, Ran, Raw, get_json, raw};
+use serde_json::{Value, json};
 
 const README: &str = include_str!("../README.md");
 
@@ -182,6 +183,128 @@ fn the_table_of_routes_is_the_map_of_a_node() {
     let told: BTreeSet<_> = rows("HTTP interface").iter().map(|row| (row[0].clone(), path(&row[1]))).collect();
     assert_eq!(told, is);
     assert!(is.contains(&find_by_key), "{is:?}");
+}
+
+/// A command of a `console` block, and what the README says that it prints.
+struct Shown {
+    command: Vec<String>,
+    output: String,
+}
+
+/// The commands in the `console` blocks of a section.
+fn shown(heading: &str) -> Vec<Shown> {
+    let mut all: Vec<Shown> = Vec::new();
+    let mut is_inside = false;
+    for line in section(heading).lines() {
+        match (line.strip_prefix("```"), line.strip_prefix("$ ")) {
+            (Some(kind), _) => is_inside = kind == "console",
+            (None, Some(command)) if is_inside => {
+                let mut commands = commands(command);
+                assert_eq!(commands.len(), 1, "one command a line: {line}");
+                all.push(Shown { command: commands.remove(0), output: String::new() });
+            }
+            (None, None) if is_inside => all.last_mut().expect("a command comes first").output += &format!("{line}\n"),
+            (None, _) => {}
+        }
+    }
+    all
+}
+
+/// Does what curl would do with these words, through this node; whether it would print the head, too.
+fn curl(words: &[String], addr: &str) -> (Raw, bool) {
+    let (mut method, mut headers, mut body, mut path, mut with_head) = ("GET", Vec::new(), "", "", false);
+    let mut words = words.iter().map(String::as_str);
+    assert_eq!(words.next(), Some("curl"));
+    while let Some(word) = words.next() {
+        let mut next = || words.next().unwrap_or_else(|| panic!("{word} needs something"));
+        match word {
+            "-X" => method = next(),
+            "-H" => headers.push(next().split_once(": ").expect("a header")),
+            "-d" => body = next(),
+            "-i" => with_head = true,
+            "-I" => (method, with_head) = ("HEAD", true),
+            url => path = url.strip_prefix("127.0.0.1:4000").unwrap_or_else(|| panic!("{url} is no address of node-1")),
+        }
+    }
+    if !body.is_empty() {
+        method = if method == "GET" { "POST" } else { method };
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            headers.push(("Content-Type", "application/x-www-form-urlencoded"));
+        }
+    }
+    (raw(method, addr, path, &headers, body.as_bytes()), with_head)
+}
+
+/// The tags that stand in a text, in order.
+fn tags(text: &str) -> Vec<String> {
+    let is_tag = |word: &&str| {
+        let halves = word.split_once('-');
+        halves.is_some_and(|(epoch, sequence)| epoch.parse::<u64>().is_ok() && sequence.parse::<u64>().is_ok())
+    };
+    text.split(['"', '\\']).filter(is_tag).map(str::to_owned).collect()
+}
+
+/// A text of the README with the tags that it has here.
+fn translated(text: &str, here: &BTreeMap<String, String>) -> String {
+    // In two steps, for a tag that is one thing there may be another one here.
+    let marked = here.keys().enumerate().fold(text.to_owned(), |text, (place, told)| {
+        let plain = text.replace(&format!("\"{told}\""), &format!("\"@{place}@\""));
+        plain.replace(&format!("\"{told}\\\""), &format!("\"@{place}@\\\""))
+    });
+    here.values().enumerate().fold(marked, |text, (place, is)| text.replace(&format!("@{place}@"), is))
+}
+
+/// The body without what differs from run to run.
+fn lasting(body: &str) -> Value {
+    let Ok(mut json) = serde_json::from_str::<Value>(body) else { return json!(body.trim_end()) };
+    for answer in json.as_array_mut().into_iter().flatten() {
+        if let Some(hops) = answer.get_mut("hops") {
+            *hops = json!("some");
+        }
+    }
+    json
+}
+
+#[test]
+fn what_is_said_of_values_over_http_is_what_happens() {
+    let lab = Lab::with_nodes(3);
+    let addr = lab.addr("node-1");
+    // What the README prints as a tag, and what it is here.
+    let mut here: BTreeMap<String, String> = BTreeMap::new();
+    let examples = shown("Values over HTTP");
+    assert!(examples.len() >= 9, "few were found");
+    for Shown { command, output } in examples {
+        let words: Vec<String> = command.iter().map(|word| translated(word, &here)).collect();
+        let (answer, with_head) = curl(&words, &addr);
+        let body = String::from_utf8(answer.body.clone()).expect("text");
+        let printed = if with_head { format!("{}\n\n{body}", answer.head) } else { body.clone() };
+        let (told, is) = (tags(&output), tags(&printed));
+        assert_eq!(told.len(), is.len(), "{command:?}: {printed}");
+        here.extend(told.into_iter().zip(is));
+        let output = translated(&output, &here);
+        let expected = if with_head {
+            let (head, body) = output.split_once("\n\n").unwrap_or((output.trim_end(), ""));
+            let mut lines = head.lines();
+            assert_eq!(lines.next(), answer.head.lines().next(), "{command:?}");
+            let told: BTreeMap<&str, &str> = lines.map(|line| line.split_once(": ").expect("a header")).collect();
+            for (name, value) in &told {
+                match *name {
+                    "request-id" => assert_eq!(answer.header(name).len(), value.len(), "{command:?}"),
+                    // The detail has a tag in it, which may be longer here.
+                    "content-length" if body.contains("problems") => assert!(!answer.header(name).is_empty()),
+                    name => assert_eq!(answer.header(name), *value, "{command:?}: {name}"),
+                }
+            }
+            let is: BTreeSet<&str> =
+                answer.head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+            let all: BTreeSet<&str> = told.keys().copied().chain(["date", "connection"]).collect();
+            assert_eq!(is, all, "{command:?}");
+            body.to_owned()
+        } else {
+            output
+        };
+        assert_eq!(lasting(&body), lasting(&expected), "{command:?}");
+    }
 }
 
 #[test]

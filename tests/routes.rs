@@ -69,9 +69,13 @@ fn a_node_tells_what_it_knows() {
         let views = info["views"].as_array().unwrap();
         assert!(!views.is_empty());
         for view in views {
-            assert_eq!(fields(view), ["epoch", "keys", "members", "range", "status"]);
-            assert_eq!(view["status"], "serving");
-            is_node(&view["members"][0], &addr);
+            assert_eq!(fields(view), ["epoch", "keys", "members", "primary", "range", "status"]);
+            assert_eq!(view["status"], if view["primary"] == true { "serving" } else { "keeping" });
+            let members = view["members"].as_array().unwrap();
+            assert!(members.iter().any(|member| addr_of(member) == addr), "it is one of those who keep it");
+            for member in members {
+                is_node(member, &addr_of(member));
+            }
         }
         for handover in info["handovers"].as_array().unwrap() {
             assert_eq!(fields(handover), ["ago_s", "kind", "peer", "range", "records"]);

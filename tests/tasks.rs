@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[test]
 fn in_an_empty_directory_every_task_says_how_to_begin() {
     let lab = Lab::empty();
-    let tasks: [&[&str]; 14] = [
+    let tasks: [&[&str]; 19] = [
         &["add"],
         &["addmany", "2"],
         &["leave", "node-1"],
@@ -29,6 +29,11 @@ fn in_an_empty_directory_every_task_says_how_to_begin() {
         &["storemany", "5"],
         &["lookup", "v"],
         &["delete", "v"],
+        &["put", "k", "v"],
+        &["get", "k"],
+        &["cas", "k", "old", "new"],
+        &["export", "all.ndjson"],
+        &["import", "all.ndjson"],
         &["monitor", "--once"],
         &["doctor"],
     ];

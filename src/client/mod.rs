@@ -1,30 +1,41 @@
-//! A typed client of the labs' HTTP interface.
+//! A typed client of the HTTP interface: [`Client`] has the labs' requests, [`Client::kv`] those of /kv.
 //!
 //! Every method takes the address (`host:port`) of the node to ask, so one [`Client`] and its pool of connections serve
 //! for a whole ring.
 //!
 //! ```no_run
+//! # use chordal::client::Outcome;
+//! # use chordal::node::mint;
 //! # async fn example() -> Result<(), chordal::client::Error> {
 //! let client = chordal::client::Client::new();
 //! let stored = client.store("127.0.0.1:4000", b"a value", Some(b"a key")).await?;
 //! println!("kept by {}", stored.owner.name);
 //! let found = client.lookup("127.0.0.1:4001", b"a key").await?;
 //! assert!(found.is_some());
+//!
+//! let kv = client.kv("127.0.0.1:4000");
+//! let value = kv.get(b"a key").await?.expect("it was stored above");
+//! let outcome = kv.compare_and_set(b"a key", Some(value.etag), b"another value", None, mint()).await?;
+//! assert!(matches!(outcome, Outcome::Done(_)), "nobody else has written meanwhile");
 //! # Ok(())
 //! # }
 //! ```
 
 mod error;
+mod kv;
 mod transport;
 
 use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Mode};
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
+use crate::node::mint;
 pub use error::Error;
+pub use kv::{Deleted, Head, Kv, Outcome, Value};
 use transport::{Ask, Transport};
 
 /// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.
@@ -61,6 +72,11 @@ impl Client {
     /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
     pub fn with_timeout(timeout: Duration) -> Client {
         Client { transport: Transport::new(timeout) }
+    }
+
+    /// The values of the ring in HTTP's own words, through the node at `addr`.
+    pub fn kv<'a>(&'a self, addr: &'a str) -> Kv<'a> {
+        Kv { client: self, addr }
     }
 
     /// Everything that the node tells about itself.
@@ -102,7 +118,7 @@ impl Client {
     /// Stores a value, under a key or as its own key, wherever it belongs.
     pub async fn store(&self, addr: &str, value: &[u8], key: Option<&[u8]>) -> Result<Stored, Error> {
         let body = StoreBody { value: Text::of(value), key: key.map(Text::of) };
-        self.transport.json(Ask::new(Method::POST, addr, "/dht/store").again().body(&body)).await
+        self.transport.json(once(Ask::new(Method::POST, addr, "/dht/store")).body(&body)).await
     }
 
     /// Looks a key up (a value that was stored without one is its own key); `None` if nothing is stored there.
@@ -125,13 +141,13 @@ impl Client {
     pub async fn delete(&self, addr: &str, key: &[u8]) -> Result<Option<Stored>, Error> {
         if let Some(key) = in_query(key) {
             let path = format!("/dht/delete?key={key}");
-            return absent(self.transport.json(Ask::new(Method::DELETE, addr, path)).await);
+            return absent(self.transport.json(once(Ask::new(Method::DELETE, addr, path))).await);
         }
         let id = Id::of(key);
         let mut tries = FOLLOWS;
         loop {
             let owner = self.find(addr, id, None).await?.owner.addr();
-            match self.transport.json(Ask::new(Method::DELETE, &owner, format!("/db/{id}"))).await {
+            match self.transport.json(once(Ask::new(Method::DELETE, &owner, format!("/db/{id}")))).await {
                 Err(error) if tries > 0 && error.status() == Some(421) => tries -= 1,
                 answer => return absent(answer),
             }
@@ -164,6 +180,14 @@ impl Client {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The header that names a wish.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// A write with a name, so that sending it again does not do it again.
+fn once(ask: Ask) -> Ask {
+    ask.again().header(REQUEST_ID, mint().to_string())
 }
 
 /// A node as a client names it: the server finds out the rest.

@@ -3,6 +3,8 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,13 +29,21 @@ pub(super) struct Ask {
     method: Method,
     addr: String,
     path: String,
-    body: Option<Vec<u8>>,
+    headers: Vec<(HeaderName, String)>,
+    body: Option<Bytes>,
     again: bool,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
 impl Ask {
     pub(super) fn new(method: Method, addr: &str, path: impl Into<String>) -> Ask {
-        Ask { method, addr: addr.to_owned(), path: path.into(), body: None, again: false }
+        Ask { method, addr: addr.to_owned(), path: path.into(), headers: Vec::new(), body: None, again: false }
     }
 
     /// A GET, which may be repeated.
@@ -47,11 +57,22 @@ impl Ask {
         self
     }
 
-    /// Gives it a body in JSON.
-    pub(super) fn body(mut self, body: &impl Serialize) -> Ask {
-        // Our own shapes have string keys only, which is all that serialising JSON to memory could fail on.
-        self.body = serde_json::to_vec(body).ok();
+    /// Gives it a header.
+    pub(super) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Ask {
+        self.headers.push((name, value.into()));
         self
+    }
+
+    /// Gives it a body in JSON.
+    pub(super) fn body(self, body: &impl Serialize) -> Ask {
+        // Our own shapes have string keys only, which is all that serialising JSON to memory could fail on.
+        self.bytes("application/json", serde_json::to_vec(body).unwrap_or_default())
+    }
+
+    /// Gives it a body of this type.
+    pub(super) fn bytes(mut self, content_type: &str, body: impl Into<Bytes>) -> Ask {
+        self.body = Some(body.into());
+        self.header(CONTENT_TYPE, content_type)
     }
 }
 
@@ -79,23 +100,24 @@ impl Transport {
 
     /// Sends it and reads the answer as JSON.
     pub(super) async fn json<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, Error> {
-        let body = self.answer(&ask).await?;
+        let body = self.answer(&ask, &[]).await?.body;
         serde_json::from_slice(&body).map_err(|error| Error::Garbled { addr: ask.addr, reason: error.to_string() })
     }
 
     /// Sends it and is content with success.
     pub(super) async fn done(&self, ask: Ask) -> Result<(), Error> {
-        self.answer(&ask).await.map(drop)
+        self.answer(&ask, &[]).await.map(drop)
     }
 
-    /// The body of a successful answer.
-    async fn answer(&self, ask: &Ask) -> Result<Vec<u8>, Error> {
+    /// Sends it. Success is an answer, and so are these other statuses; any other is an error.
+    pub(super) async fn answer(&self, ask: &Ask, also: &[u16]) -> Result<Answer, Error> {
         let mut response = match self.send(ask).await {
             Err(error) if ask.again && lost_its_connection(&error) => self.send(ask).await,
             answer => answer,
         }
         .map_err(|error| self.unreachable(ask, &error))?;
         let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(ask, &error))? {
             if body.len() + chunk.len() > LARGEST_ANSWER {
@@ -103,20 +125,27 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        if status.is_success() { Ok(body) } else { Err(refusal(ask, status, &body)) }
+        if status.is_success() || also.contains(&status.as_u16()) {
+            Ok(Answer { status: status.as_u16(), headers, body })
+        } else {
+            Err(refusal(ask, status, &body))
+        }
     }
 
     async fn send(&self, ask: &Ask) -> Result<reqwest::Response, reqwest::Error> {
         let mut request = self.http.request(ask.method.clone(), format!("http://{}{}", ask.addr, ask.path));
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
         if let Some(body) = &ask.body {
-            request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body.clone());
+            request = request.body(body.clone());
         }
         request.send().await
     }
 
     fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {
         let reason = if error.is_builder() {
-            "that is not an address of the form HOST:PORT".to_owned()
+            "that is not an address of the form HOST:PORT, or a header cannot be sent".to_owned()
         } else if error.is_timeout() && error.is_connect() {
             "no connection came about in time".to_owned()
         } else if error.is_timeout() {
@@ -146,7 +175,7 @@ fn refusal(ask: &Ask, status: StatusCode, body: &[u8]) -> Error {
     }
 }
 
-fn garbled(ask: &Ask, reason: String) -> Error {
+pub(super) fn garbled(ask: &Ask, reason: String) -> Error {
     Error::Garbled { addr: ask.addr.clone(), reason }
 }
 

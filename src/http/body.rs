@@ -71,7 +71,8 @@ fn cut_short(error: &axum::Error) -> ApiError {
     ApiError::new(Kind::Malformed, format!("the body broke off: {error}; nothing was done, send it again"))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// Whether the body is called JSON, or nothing at all.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Some(named) = headers.get(header::CONTENT_TYPE) else { return true };
     let essence = named.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let subtype = essence.strip_prefix("application/").unwrap_or_default();

@@ -1,12 +1,12 @@
-//! Storing, looking up and deleting through any node: it finds the owner.
+//! Storing, looking up and deleting through any node, which finds the owner: the labs' routes, and what they share with /kv.
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use chordal_protocol::{Condition, Contact, Content, Id, Record, RequestId, Version, Write, Written};
 
 use super::query::Params;
-use super::{ApiError, Kind, body};
+use super::{ApiError, Kind, body, request_id};
 use crate::api::{LookedUp, NodeRef, StoreBody, Stored, Text};
 use crate::node::Node;
 
@@ -43,9 +43,9 @@ pub(super) async fn look_up(node: &Node, key: &str) -> Result<Json<LookedUp>, Ap
 }
 
 /// `DELETE /dht/delete?value=…` or `?key=…`.
-pub(super) async fn delete(State(node): State<Node>, uri: Uri) -> Result<Json<Stored>, ApiError> {
+pub(super) async fn delete(State(node): State<Node>, uri: Uri, headers: HeaderMap) -> Result<Json<Stored>, ApiError> {
     let id = Id::of(key_in_query(&uri)?);
-    let (written, served) = node.write(deletion(id)).await?;
+    let (written, served) = node.write(deletion(id, request_id::of_or_new(&headers)?)).await?;
     stored(id, written, &served.owner, served.hops)
 }
 
@@ -53,38 +53,61 @@ pub(super) async fn delete(State(node): State<Node>, uri: Uri) -> Result<Json<St
 pub(super) async fn wish(node: &Node, request: Request) -> Result<Write, ApiError> {
     let limit = node.value_limit();
     let room = limit.saturating_add(KEY_LIMIT).saturating_mul(JSON_GROWTH).saturating_add(JSON_FRAME);
+    let name = request_id::of_or_new(request.headers())?;
     let body: StoreBody =
         body::json(request, room, r#"{"value": "text", "key": "text"}; the key may be left out"#).await?;
     let value = bytes_of("value", &body.value)?;
     let key = body.key.as_ref().map(|key| bytes_of("key", key)).transpose()?;
-    write(value, key, limit)
+    write(value, key, None, limit, name)
 }
 
-/// The write that stores a value, under its key if it has one.
-pub(super) fn write(value: Vec<u8>, key: Option<Vec<u8>>, limit: usize) -> Result<Write, ApiError> {
+/// The write that stores a value, under its key if it has one, whatever is there. Without a content type it gets one that
+/// says whether it is text.
+pub(super) fn write(
+    value: Vec<u8>,
+    key: Option<Vec<u8>>,
+    content_type: Option<String>,
+    limit: usize,
+    request: RequestId,
+) -> Result<Write, ApiError> {
     if value.len() > limit {
         let detail = format!("the value has {} bytes, and this node takes {limit}; store it in parts", value.len());
         return Err(ApiError::new(Kind::TooLarge, detail));
     }
-    if key.as_ref().unwrap_or(&value).is_empty() {
-        let detail = "an empty text is no key: give the value a key, or a key with something in it";
-        return Err(ApiError::new(Kind::Invalid, detail));
+    let key = key.filter(|key| *key != value);
+    let id = match &key {
+        Some(key) => id_of_key(key)?,
+        None if value.is_empty() => return Err(no_key()),
+        // It may be longer than other keys: it is kept once.
+        None => Id::of(&value),
+    };
+    let content_type = content_type.unwrap_or_else(|| fitting_type(&value).to_owned());
+    let content = Content::Value { bytes: value, content_type };
+    Ok(Write { id, key, content, condition: Condition::Always, request })
+}
+
+/// The id of a key, if it is one.
+pub(super) fn id_of_key(key: &[u8]) -> Result<Id, ApiError> {
+    if key.is_empty() {
+        return Err(no_key());
     }
-    if let Some(key) = key.as_ref().filter(|key| key.len() > KEY_LIMIT) {
+    if key.len() > KEY_LIMIT {
         let detail = format!("the key has {} bytes, and {KEY_LIMIT} are the most; use a hash of it", key.len());
         return Err(ApiError::new(Kind::TooLarge, detail));
     }
-    let id = Id::of(key.as_ref().unwrap_or(&value));
-    let key = key.filter(|key| *key != value);
-    let is_text = std::str::from_utf8(&value).is_ok();
-    let content_type = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" }.to_owned();
-    let content = Content::Value { bytes: value, content_type };
-    Ok(Write { id, key, content, condition: Condition::Always, request: RequestId(rand::random()) })
+    Ok(Id::of(key))
+}
+
+fn no_key() -> ApiError {
+    ApiError::new(Kind::Invalid, "an empty text is no key: give the value a key, or a key with something in it")
+}
+
+fn fitting_type(value: &[u8]) -> &'static str {
+    if std::str::from_utf8(value).is_ok() { "text/plain; charset=utf-8" } else { "application/octet-stream" }
 }
 
 /// The write that deletes a value, if there is one.
-pub(super) fn deletion(id: Id) -> Write {
-    let request = RequestId(rand::random());
+pub(super) fn deletion(id: Id, request: RequestId) -> Write {
     Write { id, key: None, content: Content::Tombstone, condition: Condition::Exists, request }
 }
 
@@ -114,14 +137,16 @@ pub(super) fn shown(record: &Record) -> Option<(Id, Text, Text, Version)> {
     Some((record.id, Text::of(key), Text::of(bytes), record.version))
 }
 
-fn no_value(id: Id) -> ApiError {
+/// Nothing is stored there.
+pub(super) fn no_value(id: Id) -> ApiError {
     ApiError::new(
         Kind::NoValue,
         format!("nothing is stored under the id {id}; is the key exactly the one it was stored with?"),
     )
 }
 
-fn bytes_of(name: &str, text: &Text) -> Result<Vec<u8>, ApiError> {
+/// The bytes of a field in JSON.
+pub(super) fn bytes_of(name: &str, text: &Text) -> Result<Vec<u8>, ApiError> {
     text.bytes().map_err(|error| {
         let detail =
             format!("the base64 of the {name} cannot be read: {error}; use the standard alphabet, with padding");
@@ -144,6 +169,11 @@ fn key_in_query(uri: &Uri) -> Result<String, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::mint;
+
+    fn write(value: Vec<u8>, key: Option<Vec<u8>>, limit: usize) -> Result<Write, ApiError> {
+        super::write(value, key, None, limit, mint())
+    }
 
     fn kind(value: &str, key: Option<&str>) -> Kind {
         write(value.into(), key.map(Into::into), 5).unwrap_err().kind()

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::{NodeRef, Problem};
+use crate::api::{ETag, NodeRef, Problem};
 use crate::node::NodeError;
 use crate::store::StoreError;
 
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Why a request was not answered as its sender wished. It becomes an [`api::Problem`](Problem) on the wire, with
-/// `Retry-After` where trying again may help and `Allow` where the method was the mistake.
+/// `Retry-After` where trying again may help, `Allow` where the method was the mistake, and `ETag` where a condition was.
 #[derive(Debug, Clone)]
 pub struct ApiError(Box<Parts>);
 
@@ -21,6 +21,7 @@ struct Parts {
     detail: String,
     hint: Option<NodeRef>,
     allow: Option<&'static str>,
+    etag: Option<ETag>,
 }
 
 /// The kinds of error, each with a status and a name of its own: `/problems/<name>`.
@@ -44,6 +45,8 @@ pub enum Kind {
     SlowBody,
     /// 409: something stands in the way.
     Conflict,
+    /// 412: a condition of the request does not hold.
+    Precondition,
     /// 413: too many bytes.
     TooLarge,
     /// 414: too long a request line.
@@ -90,6 +93,7 @@ impl Kind {
             Kind::Method => (S::METHOD_NOT_ALLOWED, "method", "The route does not take this method"),
             Kind::SlowBody => (S::REQUEST_TIMEOUT, "slow-body", "The body came too slowly"),
             Kind::Conflict => (S::CONFLICT, "conflict", "Something stands in the way"),
+            Kind::Precondition => (S::PRECONDITION_FAILED, "precondition", "A condition of the request does not hold"),
             Kind::TooLarge => (S::PAYLOAD_TOO_LARGE, "too-large", "That is too large"),
             Kind::LongTarget => (S::URI_TOO_LONG, "long-target", "The address is too long"),
             Kind::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is of a type that is not read here"),
@@ -117,13 +121,24 @@ impl Kind {
 impl ApiError {
     /// An error of this kind. The detail says what went wrong this time, and what to do.
     pub fn new(kind: Kind, detail: impl Into<String>) -> ApiError {
-        ApiError(Box::new(Parts { kind, detail: detail.into(), hint: None, allow: None }))
+        ApiError(Box::new(Parts { kind, detail: detail.into(), hint: None, allow: None, etag: None }))
     }
 
     /// The same, naming the methods that are allowed, such as `"GET, HEAD"`.
     pub fn allowing(mut self, methods: &'static str) -> ApiError {
         self.0.allow = Some(methods);
         self
+    }
+
+    /// The same, with the tag of the value that there is.
+    pub fn with_tag(mut self, etag: Option<ETag>) -> ApiError {
+        self.0.etag = etag;
+        self
+    }
+
+    /// The tag of the value that there is, if the error tells it.
+    pub fn tag(&self) -> Option<ETag> {
+        self.0.etag
     }
 
     /// Its kind.
@@ -171,7 +186,7 @@ impl From<NodeError> for ApiError {
             }
             NodeError::Unavailable { .. } => ApiError::new(Kind::Unavailable, said),
             NodeError::Deadline { .. } => {
-                let advice = "A write may have happened all the same: look before repeating it.";
+                let advice = "A write may have happened all the same: look before repeating it, or repeat it with the same Request-Id.";
                 ApiError::new(Kind::Deadline, format!("{}. {advice}", said.trim_end_matches('.')))
             }
             NodeError::Unreachable { .. } => ApiError::new(Kind::Unreachable, said),
@@ -198,6 +213,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(methods) = self.0.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
+        if let Some(etag) = self.0.etag.and_then(|etag| HeaderValue::try_from(etag.to_string()).ok()) {
+            headers.insert(header::ETAG, etag);
         }
         response
     }

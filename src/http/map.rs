@@ -10,7 +10,7 @@ use crate::api::NodeRef;
 use crate::node::Node;
 
 /// The routes that everyone may use: method, path, what it does.
-const ROUTES: [(&str, &str, &str); 21] = [
+pub(super) const ROUTES: [(&str, &str, &str); 27] = [
     ("GET", "/nodeinfo", "what this node knows of itself and of the ring"),
     ("GET", "/pred", "its predecessor"),
     ("PUT", "/pred", "rewire it by hand: {\"host\", \"port\"} or host:port"),
@@ -18,6 +18,11 @@ const ROUTES: [(&str, &str, &str); 21] = [
     ("PUT", "/succ", "rewire it by hand: {\"host\", \"port\"} or host:port"),
     ("GET", "/find/{id}", "the owner of an id and the way there; ?mode=linear|fingers|cached"),
     ("GET", "/find?key=…", "the same for the id of a key"),
+    ("GET", "/kv/{key}", "fetch a value as it is, from its owner; If-None-Match: 304 if it has not changed"),
+    ("HEAD", "/kv/{key}", "the same without the value"),
+    ("PUT", "/kv/{key}", "store the body at its owner; If-Match and If-None-Match: * make it compare-and-set"),
+    ("DELETE", "/kv/{key}", "delete a value at its owner; If-Match"),
+    ("POST", "/kv", "NDJSON or an array of {\"key\", \"value\"}: store, delete or fetch many at once"),
     ("POST", "/dht/join", "{\"host\", \"port\"}: take that node into the ring"),
     ("POST", "/dht/store", "{\"value\", \"key\"?}: store a value at its owner"),
     ("GET", "/dht/lookup?value=… or ?key=…", "fetch a value from its owner"),
@@ -29,6 +34,7 @@ const ROUTES: [(&str, &str, &str); 21] = [
     ("DELETE", "/db/{id}", "delete a value that this node owns"),
     ("GET", "/health/live", "whether the process answers"),
     ("GET", "/health/ready", "whether it takes part in its ring"),
+    ("GET", "/openapi.json", "this interface as an OpenAPI 3.1 document"),
     ("GET", "/store/{value}", "with --lab only: POST /dht/store for browsers"),
     ("GET", "/lookup/{key}", "with --lab only: GET /dht/lookup?key= for browsers"),
     ("GET", "/dht/leave", "with --lab only: POST /dht/leave for browsers"),

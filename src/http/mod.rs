@@ -6,27 +6,32 @@
 mod address;
 mod around;
 mod body;
+mod bulk;
 mod connection;
 mod content;
 mod db;
 mod error;
 mod find;
 mod health;
+mod kv;
 mod lab;
 mod limits;
 mod map;
 mod membership;
 mod neighbours;
+mod openapi;
 mod owner;
 mod peer;
 mod places;
+mod precondition;
 mod query;
+mod request_id;
 mod server;
+mod table;
 #[cfg(test)]
 mod tests;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
 
 use crate::node::Node;
 pub(crate) use content::KEY_LIMIT;
@@ -34,6 +39,7 @@ pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;
 pub use server::serve;
+use table::Table;
 
 /// The routes of `node`.
 ///
@@ -43,29 +49,43 @@ pub fn router(node: Node) -> Router {
     finish(routes().with_state(node))
 }
 
-/// The routes of the labs, and those that nodes use among themselves.
+/// The routes for everyone, and those that nodes use among themselves.
 pub fn routes() -> Router<Node> {
-    Router::new()
-        .route("/", get(map::map))
-        .route("/nodeinfo", get(neighbours::info))
-        .route("/pred", get(neighbours::predecessor).put(neighbours::rewire_predecessor))
-        .route("/succ", get(neighbours::successor).put(neighbours::rewire_successor))
-        .route("/find", get(find::by_key))
-        .route("/find/{id}", get(find::by_id))
-        .route("/dht/join", post(membership::join))
-        .route("/dht/leave", post(membership::leave).get(lab::leave))
-        .route("/dht/store", post(content::store))
-        .route("/dht/lookup", get(content::lookup))
-        .route("/dht/delete", delete(content::delete))
-        .route("/insert", post(owner::insert))
-        .route("/get/{id}", get(owner::get))
-        .route("/db", get(db::page))
-        .route("/db/{id}", delete(owner::delete))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/peer", post(peer::answer))
-        .route("/store/{*value}", get(lab::store))
-        .route("/lookup/{*key}", get(lab::lookup))
+    table().router
+}
+
+/// A route is documented in [`map`] and in [`openapi`]; tests compare.
+fn table() -> Table {
+    Table::default()
+        .get("/", map::map)
+        .get("/nodeinfo", neighbours::info)
+        .get("/pred", neighbours::predecessor)
+        .put("/pred", neighbours::rewire_predecessor)
+        .get("/succ", neighbours::successor)
+        .put("/succ", neighbours::rewire_successor)
+        .get("/find", find::by_key)
+        .get("/find/{id}", find::by_id)
+        .get("/kv/{*key}", kv::get)
+        .put("/kv/{*key}", kv::put)
+        .delete("/kv/{*key}", kv::delete)
+        .refuse("/kv/", kv::no_key)
+        .post("/kv", bulk::many)
+        .post("/dht/join", membership::join)
+        .post("/dht/leave", membership::leave)
+        .post("/dht/store", content::store)
+        .get("/dht/lookup", content::lookup)
+        .delete("/dht/delete", content::delete)
+        .post("/insert", owner::insert)
+        .get("/get/{id}", owner::get)
+        .get("/db", db::page)
+        .delete("/db/{id}", owner::delete)
+        .get("/health/live", health::live)
+        .get("/health/ready", health::ready)
+        .get("/openapi.json", openapi::document)
+        .post("/peer", peer::answer)
+        .get("/store/{*value}", lab::store)
+        .get("/lookup/{*key}", lab::lookup)
+        .get("/dht/leave", lab::leave)
 }
 
 /// Adds what every router of ours has: answers for unknown paths and methods, and the layer that logs requests, reads

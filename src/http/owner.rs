@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 
 use super::query::PathId;
-use super::{ApiError, content};
+use super::{ApiError, content, request_id};
 use crate::api::{LookedUp, Stored};
 use crate::node::Node;
 
@@ -21,6 +22,11 @@ pub(super) async fn get(State(node): State<Node>, PathId(id): PathId) -> Result<
 }
 
 /// `DELETE /db/{id}`.
-pub(super) async fn delete(State(node): State<Node>, PathId(id): PathId) -> Result<Json<Stored>, ApiError> {
-    content::stored(id, node.write_here(content::deletion(id)).await?, &node.contact(), 0)
+pub(super) async fn delete(
+    State(node): State<Node>,
+    PathId(id): PathId,
+    headers: HeaderMap,
+) -> Result<Json<Stored>, ApiError> {
+    let deletion = content::deletion(id, request_id::of_or_new(&headers)?);
+    content::stored(id, node.write_here(deletion).await?, &node.contact(), 0)
 }

@@ -7,8 +7,9 @@ use axum::response::IntoResponse;
 use super::{ApiError, body};
 use crate::node::Node;
 
-/// The largest question that one node may ask another, in bytes.
-pub const PEER_BODY: usize = 8 << 20;
+/// The largest question that one node may ask another, in bytes. What follows a view is staged in one message, so no range may
+/// have more content than fits into one.
+pub const PEER_BODY: usize = 128 << 20;
 
 /// `POST /peer`: an encoded question, an encoded answer.
 pub(super) async fn answer(State(node): State<Node>, request: Request) -> Result<impl IntoResponse, ApiError> {

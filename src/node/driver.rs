@@ -270,11 +270,11 @@ impl Driver {
         }
     }
 
-    /// How many values it serves.
+    /// How many values it is the primary of.
     pub(crate) fn values(&self) -> Result<u64, StoreError> {
         let seen = self.keeping.seen();
-        let led = seen.views.iter().filter(|seen| seen.leads);
-        led.map(|seen| self.store.count(&seen.view.name().area())).sum()
+        let mine = seen.views.iter().filter(|it| it.installed && Some(it.view.primary) == seen.me);
+        mine.map(|it| self.store.count(&it.view.name().area())).sum()
     }
 
     async fn happened(&self, events: Vec<Event>) {

@@ -86,7 +86,7 @@ impl Node {
         })
     }
 
-    /// Live records that this node serves, in id order (from zero upwards), strictly after `after`: at most `limit`, and fewer
+    /// Live records that this node is the primary of, in id order (from zero upwards), strictly after `after`: at most `limit`, and fewer
     /// where they are large. Only a page without any is the end.
     pub async fn page(&self, after: Option<Id>, limit: usize) -> Result<Vec<Record>, NodeError> {
         let driver = &self.inner.driver;
@@ -94,7 +94,7 @@ impl Node {
         let led: Vec<(Interval, Area)> = seen
             .views
             .iter()
-            .filter(|seen| seen.leads)
+            .filter(|it| it.installed && Some(it.view.primary) == seen.me)
             .flat_map(|seen| in_id_order([seen.view.range]).into_iter().map(|part| (part, seen.view.name().area())))
             .collect();
         let page = driver.ask_store(move |store| {

@@ -400,7 +400,7 @@ impl Work {
     fn release(&mut self, out: Out) {
         let keeper::Step { calls, answers, events, .. } = out.step;
         // First what can be seen, so that whoever is answered sees it.
-        if out.persist || !events.is_empty() {
+        if out.persist || !events.is_empty() || self.keeper.is_leaving() {
             self.show(&events);
         }
         for reply in out.replies {

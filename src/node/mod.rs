@@ -11,7 +11,9 @@ mod happenings;
 mod info;
 mod keeping;
 mod maintenance;
+mod many;
 mod outbox;
+mod request;
 mod routing;
 mod start;
 mod transport;
@@ -33,6 +35,8 @@ pub use detector::{Bounds, Patience};
 use driver::Driver;
 use keeping::Job;
 pub use error::NodeError;
+pub use many::{ReadEnd, WriteEnd};
+pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
 pub use start::{StartError, StoppedMember, member_in};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
@@ -56,6 +60,8 @@ struct Inner {
     driver: Arc<Driver>,
     router: Router,
     config: Config,
+    /// What requests for many things at once may have under way together.
+    many: many::Lanes,
     /// Ends everything.
     stop: CancellationToken,
     /// The server has ended.
@@ -64,7 +70,8 @@ struct Inner {
 
 impl Inner {
     fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
-        Inner { driver, router, config, stop, served: CancellationToken::new() }
+        let (many, served) = (many::Lanes::default(), CancellationToken::new());
+        Inner { driver, router, config, many, stop, served }
     }
 }
 

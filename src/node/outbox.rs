@@ -13,7 +13,10 @@ use super::keeping::{Job, Moved, Outside};
 const UNDER_WAY: usize = 2;
 
 /// How many bytes of letters travel in one message, but one letter in any case.
-const MESSAGE_BYTES: usize = 1 << 20;
+const MESSAGE_BYTES: usize = 192 << 10;
+
+/// From how many bytes on a message is large: one such at a time is enough for a node.
+const LARGE: usize = 256 << 10;
 
 /// How many bytes may wait for a node. What does not fit is dropped, and asked again with a later beat.
 const WAITING_BYTES: usize = 32 << 20;
@@ -33,6 +36,8 @@ struct Line {
     waiting: VecDeque<(usize, keeper::Request)>,
     bytes: usize,
     under_way: usize,
+    /// How many large messages wait or are under way.
+    large: usize,
 }
 
 impl Outbox {
@@ -45,6 +50,13 @@ impl Outbox {
     pub(crate) fn connect(&self, driver: &Arc<Driver>) {
         // It is connected once, when the driver is made.
         let _ = self.driver.set(Arc::downgrade(driver));
+    }
+
+    fn large_one_arrived(&self, addr: &str) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get_mut(addr) {
+            line.large = line.large.saturating_sub(1);
+        }
     }
 
     /// The next message to a node. Without one the line is free.
@@ -88,8 +100,15 @@ impl Outside for Arc<Outbox> {
         let begins = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             let line = lines.entry(to.addr.clone()).or_default();
+            // What is asked again while it is under way, and takes long because it is large, would only take longer.
+            let is_large = weight > LARGE;
+            if is_large && line.large > 0 {
+                return;
+            }
+            line.large += usize::from(is_large);
             let is_full = line.bytes + weight > WAITING_BYTES || line.waiting.len() >= WAITING_LETTERS;
             if is_full && !line.waiting.is_empty() {
+                line.large -= usize::from(is_large);
                 return;
             }
             line.bytes += weight;
@@ -103,9 +122,13 @@ impl Outside for Arc<Outbox> {
             self.runtime.spawn(async move {
                 while let Some(request) = outbox.next(&to.addr) {
                     let Some(driver) = outbox.driver.get().and_then(Weak::upgrade) else { return };
+                    let is_large = request.weight() > LARGE;
                     if let Ok(Reply::Kept(reply)) = driver.ask(&to, &Request::Keep(request)).await {
                         // Where too much waits it is asked again with a later beat.
                         let _ = driver.keeping.submit(Job::Hear { from: to.clone(), reply });
+                    }
+                    if is_large {
+                        outbox.large_one_arrived(&to.addr);
                     }
                 }
             });

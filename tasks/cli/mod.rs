@@ -2,6 +2,7 @@
 
 mod overlay;
 mod protocol;
+mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub(crate) use overlay::{
     OverlayTask, OverlayWork, Parameter, Which,
 };
 pub(crate) use protocol::{Protocol, Protocols};
+pub(crate) use values::{Cas, Export, Get, Import, Put};
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
 #[derive(Debug, Parser)]
@@ -67,6 +69,16 @@ pub(crate) enum Task {
     Lookup(Lookup),
     /// Delete a value or a key through a random node; non-zero exit if nothing is stored there.
     Delete(Delete),
+    /// Store bytes under a key through a random node.
+    Put(Put),
+    /// Print the bytes under a key; non-zero exit if nothing is stored there.
+    Get(Get),
+    /// Compare and set: put a value in the place of another; non-zero exit if that is not there.
+    Cas(Cas),
+    /// Write all values of the ring to a file.
+    Export(Export),
+    /// Store all values of a file.
+    Import(Import),
     /// Show who holds what and what moves, again and again.
     Monitor(Monitor),
     /// Crawl the ring and check its invariants; non-zero exit if one is violated.
@@ -343,76 +355,4 @@ pub(crate) struct Completions {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn exit_code(line: &str) -> i32 {
-        Cli::try_parse_from(line.split(' ')).map_or_else(|error| error.exit_code(), |_| 0)
-    }
-
-    #[test]
-    fn the_definitions_are_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_task_is_understood() {
-        let lines = [
-            "tasks boot --port 4000 --memory --routing fingers",
-            "tasks boot --lab --id 00,80",
-            "tasks killall --keep-data",
-            "tasks reboot --json",
-            "tasks add --port 4001 --name x",
-            "tasks addmany 10 --state /tmp/s.json",
-            "tasks join [::1]:4000",
-            "tasks leave node-1",
-            "tasks start --all",
-            "tasks start node-1",
-            "tasks logs node-1 -f -n 5",
-            "tasks store value --key k --via node-1",
-            "tasks storemany 5 --lipsum f",
-            "tasks lookup value --trace --mode linear",
-            "tasks lookup --key k",
-            "tasks delete --key k",
-            "tasks monitor --interval 500ms --once",
-            "tasks doctor --only ring",
-            "tasks doctor --only ring --watch --interval 500ms",
-            "tasks doctor --wait 5s",
-            "tasks --json doctor --watch",
-            "tasks --json list",
-            "tasks completions bash",
-        ];
-        for line in lines {
-            assert_eq!(exit_code(line), 0, "{line}");
-        }
-    }
-
-    #[test]
-    fn nonsense_is_a_usage_error() {
-        let lines = [
-            "tasks",
-            "tasks fly",
-            "tasks boot --port 70000",
-            "tasks boot --id 00",
-            "tasks addmany 0",
-            "tasks addmany -1",
-            "tasks storemany x",
-            "tasks join 4000",
-            "tasks start",
-            "tasks start node-1 --all",
-            "tasks lookup",
-            "tasks lookup a --key b",
-            "tasks monitor --interval 0",
-            "tasks monitor --interval -1",
-            "tasks logs node-1 -f --json",
-            "tasks doctor --watch --wait 5s",
-            "tasks doctor --interval 2s",
-            "tasks doctor --watch --interval 0",
-        ];
-        for line in lines {
-            assert_eq!(exit_code(line), 2, "{line}");
-        }
-    }
-}
+mod tests;

@@ -163,7 +163,7 @@ fn report(told: &Told<'_>) -> Report {
         }
         (failed, _) => Some(format!("{failed} of {} runs violated an invariant", summary.runs)),
     };
-    Report { json: as_json(told, &missing), text: as_text(told), failure }
+    Report { json: as_json(told, &missing), text: as_text(told), bytes: None, failure }
 }
 
 fn as_json(told: &Told<'_>, missing: &[Kind]) -> Value {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chordal_protocol::{
-    Condition, Contact, Content, Envelope, Id, Interval, Membership, Refusal, Reply, Request, RequestId, RingId, View,
+    Condition, Contact, Content, Envelope, Id, Interval, Membership, Refusal, Reply, Request, RingId, View,
     WIRE_VERSION, Write,
 };
 use serde_json::json;
@@ -196,7 +196,7 @@ fn messages_of_strangers_are_refused() {
     let placed = || Contact { id: Id::ZERO, ..genuine() };
     let write = |bytes: usize| {
         let content = Content::Value { bytes: vec![b'x'; bytes], content_type: String::new() };
-        let request = RequestId(rand::random());
+        let request = chordal::node::mint();
         Request::Write(Write {
             id: Id::of("k"),
             key: Some(b"k".to_vec()),

@@ -1,6 +1,10 @@
 //! What the tests on real processes share: a ring in a directory of its own, driven by the real `tasks`, gone when it is
 //! dropped; a daemon started by hand; and waits that have a condition and a deadline.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(unused_imports, reason = "likewise")]
+
+mod described;
+mod raw;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,6 +12,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use described::Described;
+pub(crate) use raw::{Raw, raw};
 use serde_json::Value;
 
 /// How many tests may have processes running at once.

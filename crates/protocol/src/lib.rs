@@ -48,7 +48,9 @@ pub use interval::{Interval, between};
 pub use message::{Envelope, Membership, Refusal, Reply, Request, Ring, RingId, WIRE_VERSION};
 pub use owner_cache::OwnerCache;
 pub use procedure::{Procedure, Side};
-pub use record::{Condition, Content, ParseVersionError, Record, RequestId, Version, Write, Written};
+pub use record::{
+    Condition, Content, ParseRequestIdError, ParseVersionError, Record, RequestId, Version, Write, Written,
+};
 pub use routing::{Hop, Lookup, LookupError, Mode, NextHop, ParseModeError, Table, Why, next_hop};
 pub use step::{Answer, Call, Durable, Event, Outcome, Settings, Step, Unreachable};
 pub use successor_list::SuccessorList;

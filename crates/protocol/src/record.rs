@@ -40,9 +40,31 @@ impl FromStr for Version {
     }
 }
 
-/// Names one wish of one client, so that asking again does not do it again.
+/// Names one wish of one client, so that asking again does not do it again. The upper 64 bits are the time at which it was
+/// minted, in milliseconds since 1970; as text it is 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub u128);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The text is not 32 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a request id is 32 hex digits")]
+pub struct ParseRequestIdError;
+
+impl FromStr for RequestId {
+    type Err = ParseRequestIdError;
+
+    fn from_str(text: &str) -> Result<RequestId, ParseRequestIdError> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        id.map(RequestId).ok_or(ParseRequestIdError)
+    }
+}
 
 /// What a register holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -172,6 +194,16 @@ mod tests {
         assert_eq!(version(3, 14).to_string(), "3.14");
         for bad in ["", "3", "3.", ".1", "a.b", "1.2.3", "-1.2"] {
             assert_eq!(bad.parse::<Version>(), Err(ParseVersionError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn request_ids_read_back() {
+        let id = RequestId(0x0123_4567_89ab_cdef_0000_0000_0000_00ff);
+        assert_eq!(id.to_string(), "0123456789abcdef00000000000000ff");
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        for bad in ["", "12", "+123456789abcdef00000000000000ff", "0123456789abcdef00000000000000fg", &"0".repeat(33)] {
+            assert_eq!(bad.parse::<RequestId>(), Err(ParseRequestIdError), "{bad}");
         }
     }
 

@@ -109,6 +109,7 @@ impl<S: Store> Turn<'_, S> {
         self.replica.proposals.remove(&name);
         self.replica.heard.remove(&name);
         self.replica.waits.remove(&name);
+        self.replica.slack.remove(&name);
         if self.replica.durable.held.contains_key(&name) {
             self.durable().held.remove(&name);
             let survives = successors.iter().any(|view| view.has(&self.replica.durable.me));

@@ -147,6 +147,8 @@ pub struct Replica {
     heard: BTreeMap<Name, Time>,
     /// Since when this node waits for somebody to change a view.
     waits: BTreeMap<Name, Time>,
+    /// How much longer than usual to change a sealed view may take, in milliseconds, because there is much to stage.
+    slack: BTreeMap<Name, u64>,
     /// Whether it stages nothing for views that it would only come to be a member of.
     takes_no_more: bool,
 }
@@ -225,6 +227,7 @@ impl Replica {
             forgotten: BTreeMap::new(),
             heard: BTreeMap::new(),
             waits: BTreeMap::new(),
+            slack: BTreeMap::new(),
             takes_no_more: false,
         }
     }

@@ -1,14 +1,17 @@
 //! What is done again because nobody has answered, and what a member does by itself once it has waited long enough. Nothing
 //! here is needed for safety, and everything here may be done at any time, twice or never.
 
-use super::change::Phase;
 use std::collections::BTreeSet;
 
-use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn};
+use super::change::Phase;
+use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn, View};
 use crate::Time;
 
 /// How many suspicion times a decision is left to the primaries of the views that follow.
 const PATIENCE: u64 = 8;
+
+/// After how many suspicion times a decision is forgotten although somebody has not heard of it.
+const MEMORY: u64 = 30;
 
 impl Replica {
     /// Time has passed. To be called at an interval, some of it by chance, well below [`super::Settings::suspicion`].
@@ -52,7 +55,7 @@ impl<S: Store> Turn<'_, S> {
         let is_frozen = held.view.deferred.is_some();
         // Members take turns by their place, so that stale suspicions cost time and not ballots.
         let place = 1 + held.view.members.iter().position(|member| *member == me).unwrap_or_default() as u64;
-        let patience = suspicion * place;
+        let patience = suspicion * place + self.replica.slack.get(&name).copied().unwrap_or_default();
         if let Some(proposal) = self.replica.proposals.get(&name)
             && self.now.since(proposal.begun) < patience
         {
@@ -93,6 +96,8 @@ impl<S: Store> Turn<'_, S> {
                     self.held(&name).map(|held| held.view.others(&self.me()).collect()).unwrap_or_default();
                 for member in others {
                     self.ask(member, Request::Inquire { name: waits_for });
+                    // That one may have been forgotten, and this one with it.
+                    self.ask(member, Request::Inquire { name });
                 }
             }
         }
@@ -110,7 +115,13 @@ impl<S: Store> Turn<'_, S> {
             let is_late = self.now.since(waits) >= PATIENCE * self.replica.settings.suspicion;
             let is_mine = value.successors.iter().any(|view| view.primary == me);
             if !is_late && !is_mine {
-                self.tell_primaries(&name, &value);
+                self.tell_successors(&name, &value);
+                continue;
+            }
+            let is_old = self.now.since(waits) >= MEMORY * self.replica.settings.suspicion;
+            if is_old && self.replica.has_told(&name, &value) {
+                // Somebody who should know is gone, perhaps for good. The bare name stays, and tells whoever comes back.
+                self.ask(me, Request::Forget { name });
                 continue;
             }
             let new = value.successors.iter().flat_map(|view| &view.members);
@@ -135,14 +146,19 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    /// Whoever is to repeat a decision must know it first. As long as one who decided it has not heard from them that they do, they
-    /// may be the ones who missed it.
-    fn tell_primaries(&mut self, name: &Name, value: &super::Value) {
+    /// Whoever is to repeat a decision must know it first. As long as one who decided it has not heard that a majority of each view
+    /// that follows does, all may have missed it.
+    fn tell_successors(&mut self, name: &Name, value: &super::Value) {
         let me = self.me();
-        for primary in self.replica.untold_primaries(name, value) {
-            if value.voters.contains(&me) {
-                self.ask(primary, Request::Decide { value: value.clone() });
-            }
+        if !value.voters.contains(&me) || self.replica.has_told(name, value) {
+            return;
+        }
+        let none = BTreeSet::new();
+        let told = self.replica.told.get(name).unwrap_or(&none);
+        let members: BTreeSet<Member> = value.successors.iter().flat_map(|view| view.others(&me)).collect();
+        let untold: Vec<Member> = members.difference(told).copied().collect();
+        for member in untold {
+            self.ask(member, Request::Decide { value: value.clone() });
         }
     }
 
@@ -165,16 +181,24 @@ impl<S: Store> Turn<'_, S> {
 }
 
 impl Replica {
-    /// The primaries that follow and have not said that they know it.
-    fn untold_primaries(&self, name: &Name, value: &super::Value) -> BTreeSet<Member> {
+    /// Whether a majority of each view that follows has said that it knows this decision, or must have known it.
+    fn has_told(&self, name: &Name, value: &super::Value) -> bool {
+        let me = self.me();
         let told = self.told.get(name);
-        let primaries = value.successors.iter().map(|view| view.primary);
-        primaries.filter(|primary| *primary != self.me() && !told.is_some_and(|told| told.contains(primary))).collect()
+        let knows = |member: &&Member| **member == me || told.is_some_and(|told| told.contains(*member));
+        let durable = &self.durable;
+        // Who has decided in its turn has known it.
+        let is_over = |view: &View| {
+            let name = view.name();
+            durable.over.iter().any(|over| name.is_over_with(over)) || durable.held.keys().any(|held| name.is_before(held))
+        };
+        let is_known = |view: &View| view.members.iter().filter(knows).count() >= view.majority();
+        value.successors.iter().all(|view| is_over(view) || is_known(view))
     }
 
-    /// Whether all who serve what this node once had a part in know that they do, as far as it remembers.
+    /// Whether enough of those who follow know what this node has had a part in, as far as it remembers.
     pub fn has_told_all(&self) -> bool {
-        self.durable.decided.iter().all(|(name, value)| self.untold_primaries(name, value).is_empty())
+        self.durable.decided.iter().all(|(name, value)| self.has_told(name, value))
     }
 
     /// When a proposal of this node for this view was begun, if one is under way.

@@ -1,0 +1,184 @@
+//! `GET /openapi.json`: the interface as an OpenAPI 3.1 document, for programs that make clients or pages of it.
+//!
+//! `operations` has the routes, `schemas` the shapes. A test compares the routes with those that the router serves, and
+//! tests/requests.rs holds real answers against the shapes.
+
+mod operations;
+mod schemas;
+
+use std::sync::LazyLock;
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
+
+use super::map::ROUTES;
+use operations::Operation;
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
+
+/// `GET /openapi.json`.
+pub(super) async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+}
+
+fn build() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations::all() {
+        let described = describe(&operation);
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method.to_ascii_lowercase()] = described;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Chordal",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT", "identifier": "MIT" },
+            "description": "A node of a distributed hash table. Every node takes every request; the routes of the owner say so \
+                            where they don't. Errors are problem documents (RFC 9457), whose detail says what to do.",
+        },
+        "servers": [{ "url": "/" }],
+        "tags": tags(),
+        "paths": paths,
+        "components": { "schemas": schemas::all() },
+    })
+}
+
+fn tags() -> Value {
+    let tag = |name: &str, description: &str| json!({ "name": name, "description": description });
+    json!([
+        tag("values", "Values as they are, in HTTP's own words."),
+        tag("labs", "The interface of the labs: values in JSON."),
+        tag("ring", "Who is where, and who owns what."),
+        tag("owner", "What a node does by itself as the owner of an id; 421 names the owner where it is another."),
+        tag("node", "The node itself."),
+        tag("lessons", "GETs that change something: only on rings made with --lab."),
+        tag("nodes", "What nodes ask each other."),
+    ])
+}
+
+fn describe(operation: &Operation) -> Value {
+    let mut responses: Map<String, Value> = Map::new();
+    for (status, answer) in &operation.answers {
+        responses.insert(status.to_string(), answer.clone());
+    }
+    let any_may = if operation.method == "HEAD" { json!({ "description": "An error" }) } else { problem("An error") };
+    for (status, why) in &operation.errors {
+        let error = if operation.method == "HEAD" { json!({ "description": why }) } else { problem(why) };
+        responses.insert(status.to_string(), error);
+    }
+    responses.insert("default".to_owned(), any_may);
+    let mut described = json!({
+        "tags": [operation.tag],
+        "operationId": operation.name,
+        "summary": summary(operation),
+        "responses": responses,
+    });
+    if !operation.parameters.is_empty() {
+        described["parameters"] = json!(operation.parameters);
+    }
+    if let Some(body) = &operation.body {
+        described["requestBody"] = json!({ "required": true, "content": body });
+    }
+    described
+}
+
+/// What the map of the node says of a route.
+fn summary(operation: &Operation) -> &'static str {
+    let path = |known: &'static str| known.split(['?', ' ']).next().unwrap_or_default();
+    let known = ROUTES.iter().find(|(method, known, _)| *method == operation.method && path(known) == operation.path);
+    match known {
+        Some((_, _, what)) => what,
+        None if operation.path == "/" => "the routes",
+        None => "a message of another node, in a form of their own",
+    }
+}
+
+fn problem(why: &str) -> Value {
+    json!({
+        "description": why,
+        "content": { "application/problem+json": { "schema": schemas::named("Problem") } },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Method and path of all operations.
+    fn documented() -> BTreeSet<(String, String)> {
+        let mut documented = BTreeSet::new();
+        for (path, methods) in build()["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                documented.insert((method.to_ascii_uppercase(), path.clone()));
+            }
+        }
+        documented
+    }
+
+    #[test]
+    fn every_route_of_the_router_is_documented_and_no_other() {
+        let served = crate::http::table().served;
+        let mut served: BTreeSet<(String, String)> =
+            served.into_iter().map(|(method, path)| (method.to_owned(), path.replace("{*", "{"))).collect();
+        // axum answers HEAD wherever it answers GET; where that is of use it is documented.
+        assert!(served.insert(("HEAD".to_owned(), "/kv/{key}".to_owned())));
+        assert_eq!(documented(), served);
+    }
+
+    #[test]
+    fn every_route_of_the_map_is_documented() {
+        let mapped: BTreeSet<(String, String)> = ROUTES
+            .iter()
+            .map(|(method, path, _)| {
+                ((*method).to_owned(), path.split(['?', ' ']).next().unwrap_or_default().to_owned())
+            })
+            .collect();
+        let hidden = [("GET", "/"), ("POST", "/peer")].map(|(method, path)| (method.to_owned(), path.to_owned()));
+        let expected: BTreeSet<_> = mapped.into_iter().chain(hidden).collect();
+        assert_eq!(documented(), expected);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_shape_is_used() {
+        fn references(value: &Value, found: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").map(|to| to.as_str().unwrap().to_owned()));
+                    fields.values().for_each(|field| references(field, found));
+                }
+                Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let document = build();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        let shapes: BTreeSet<String> = document["components"]["schemas"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|name| format!("#/components/schemas/{name}"))
+            .collect();
+        assert_eq!(found, shapes);
+    }
+
+    #[test]
+    fn each_operation_has_a_name_of_its_own_and_its_parameters() {
+        let mut names = BTreeSet::new();
+        for (path, methods) in build()["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{path}");
+                let in_path: BTreeSet<&str> =
+                    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let told: Vec<&Value> = parameters.iter().filter(|it| it["in"] == "path").collect();
+                let told: BTreeSet<&str> = told.iter().map(|it| it["name"].as_str().unwrap()).collect();
+                assert_eq!(told, in_path, "{method} {path}");
+            }
+        }
+    }
+}
