@@ -78,11 +78,9 @@ impl World<'_> {
     pub(crate) fn wipe_shelf(&mut self, host: usize) {
         let Some(settings) = self.setup.content.clone() else { return };
         let me = self.hosts[host].chord.me().clone();
-        let keeps = self.setup.negligence == Some(Negligence::LostDiskKeepsItsVote);
         let Some(mut shelf) = self.hosts[host].shelf.take() else { return };
-        let before = shelf.keeper.me().incarnation;
         shelf.disk.gone();
-        let incarnation = if keeps { before } else { shelf.disk.incarnation() };
+        let incarnation = shelf.disk.incarnation();
         self.hosts[host].shelf = Some(Shelf::new(me, shelf.disk, incarnation, settings));
     }
 

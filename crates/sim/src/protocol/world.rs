@@ -144,7 +144,8 @@ impl<'a> World<'a> {
         let mut chance = Pcg64Mcg::seed_from_u64(seed);
         let wanted = chance.random_range(setup.nodes.0..=setup.nodes.1);
         // Every fourth seed may do anything; the others keep to what Zave's theorem assumes.
-        let sparing = chance.random_range(0..4) > 0;
+        let by_chance = chance.random_range(0..4) > 0;
+        let sparing = setup.sparing.unwrap_or(by_chance);
         World {
             setup: setup.clone(),
             chance,
