@@ -67,7 +67,7 @@ impl Net {
             asked: 0,
         };
         for n in 0..nodes {
-            let mut replica = Replica::new(member(n), Settings::default());
+            let mut replica = Replica::new(member(n), Settings { suspicion: 1_000, ..Settings::default() });
             if first.contains(&n) {
                 let members = group(first).0;
                 let range = Interval::whole(id(0));
@@ -160,7 +160,7 @@ impl Net {
 
     fn restart(&mut self, n: u8) {
         let Some(node) = self.nodes.get_mut(&n) else { return };
-        node.replica = Replica::restored(node.replica.durable().clone(), Settings::default());
+        node.replica = Replica::restored(node.replica.durable().clone(), Settings { suspicion: 1_000, ..Settings::default() });
         node.is_up = true;
     }
 

@@ -77,7 +77,7 @@ impl World {
         let nodes = (0..NODES).map(|n| {
             let disk = Disk::new(1);
             let disk = if planted == Planted::Torn { disk.planted(Flaw::ShowsTorn) } else { disk };
-            let replica = Replica::new(member(n), Settings::default());
+            let replica = Replica::new(member(n), Settings { suspicion: 1_000, ..Settings::default() });
             Node { replica, disk, held: Vec::new(), sync: None, up_at: 0, free_at: 0, is_up: true }
         });
         let mut world = World {
@@ -229,8 +229,8 @@ impl World {
         let node = &mut self.nodes[n];
         node.is_up = true;
         node.replica = match node.disk.durable() {
-            Some(durable) => Replica::restored(durable.clone(), Settings::default()),
-            None => Replica::new(member(n), Settings::default()),
+            Some(durable) => Replica::restored(durable.clone(), Settings { suspicion: 1_000, ..Settings::default() }),
+            None => Replica::new(member(n), Settings { suspicion: 1_000, ..Settings::default() }),
         };
         self.did(n, None, Step { persist: true, ..Step::default() });
     }
