@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::machine::node_verb;
 use crate::node::{Config, Data, Node};
 
 /// A node of a Chord ring over HTTP.
@@ -112,6 +113,10 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Runs `chordal`.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|verb| verb == "node") {
+        return node_verb::run(arguments);
+    }
     match Cli::try_parse() {
         Ok(Cli { command: Command::Start(args) }) => start(*args),
         Err(error) => misused("chordal", &error),

@@ -26,14 +26,14 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         state.update(|nodes| {
             let killed = end_all(nodes)?;
             nodes.nodes.iter_mut().for_each(|node| node.status = Status::Stopped);
-            Ok(killed)
+            anyhow::Ok(killed)
         })?
     } else {
         let killed = state.remove(|nodes| {
             let killed = end_all(nodes)?;
             nodes.nodes.iter().for_each(|node| state.places().clear(node));
             state.places().clear_empty();
-            Ok(killed)
+            anyhow::Ok(killed)
         })?;
         killed.unwrap_or(0)
     };
@@ -62,7 +62,7 @@ pub(crate) fn kill(context: &Context, task: &cli::Named) -> Result<Report> {
         if let Some(entry) = state.entry_mut(name) {
             entry.status = if entry.is_alive() { entry.status } else { Status::Stopped };
         }
-        Ok(())
+        anyhow::Ok(())
     })?;
     let text = format!("{name} is killed. The ring closes over it by itself; `tasks start {name}` brings it back.");
     Report::new(json!({ "killed": name, "pid": node.pid }), text)

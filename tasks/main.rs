@@ -18,17 +18,10 @@ mod lipsum;
 mod list;
 mod lookup;
 mod monitor;
-mod network_state;
-mod node_verb;
 mod output;
-mod parse;
-mod places;
-mod process;
 mod screen;
 mod simulate;
-mod spawn;
 mod start;
-mod state_file;
 mod store;
 
 use std::io;
@@ -36,6 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chordal::client::Client;
+use chordal::machine::{network_state, node_verb, parse, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
