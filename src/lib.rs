@@ -6,6 +6,7 @@
 //! and [`machine`] the nodes of one ring on one machine.
 
 pub mod api;
+pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
@@ -13,4 +14,5 @@ pub mod http;
 #[cfg(feature = "cli")]
 pub mod machine;
 pub mod node;
+mod pauses;
 pub mod store;

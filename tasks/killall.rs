@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::network_state::{NetworkState, Status};
 use crate::output::{self, Report};
 use crate::process;
+use crate::state_file::StateFile;
 
 /// How long killed processes may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -22,6 +23,7 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         let text = format!("There is no ring in {}; nothing to end.", state.path().display());
         return Report::new(json!({ "killed": 0, "kept_data": false }), text);
     }
+    end_service(state)?;
     let killed = if task.keep_data {
         state.update(|nodes| {
             let killed = end_all(nodes)?;
@@ -45,6 +47,19 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         false => format!("{} ended; state, logs and data are removed.", output::nodes(killed)),
     };
     Report::new(json!({ "killed": killed, "kept_data": task.keep_data }), text)
+}
+
+/// Kills the bootstrap service that keeps these nodes, which would only bring them back. Without the lock, for which the
+/// service may be waiting.
+fn end_service(state: &StateFile) -> Result<()> {
+    let Some(service) = state.load()?.and_then(|nodes| nodes.bootstrap) else { return Ok(()) };
+    ensure!(
+        process::kill_and_wait(service.pid, &service.started, DEATH),
+        "process {} of the bootstrap service was killed but is still there; look at it with `ps {}`, then try again",
+        service.pid,
+        service.pid
+    );
+    Ok(())
 }
 
 /// Kills one node and leaves its entry as stopped.

@@ -17,6 +17,7 @@ mod leave;
 mod lipsum;
 mod list;
 mod lookup;
+mod manage;
 mod monitor;
 mod output;
 mod screen;
@@ -77,6 +78,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Monitor(task) => monitor::monitor(context, task).await,
         Task::Doctor(task) => doctor::doctor(context, task).await,
         Task::Demo(task) => demo::demo(context, task).await,
+        Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
         Task::Completions(task) => completions::completions(task),
     }
@@ -106,7 +108,7 @@ fn work(cli: &Cli) -> Result<Report> {
 fn ends_itself(task: &Task) -> bool {
     match task {
         Task::Boot(_) | Task::Reboot(_) | Task::Add(_) | Task::Addmany(_) | Task::Join(_) | Task::Start(_) => true,
-        Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) => true,
+        Task::Demo(_) | Task::Manage(_) | Task::Monitor(_) | Task::Logs(_) => true,
         Task::Doctor(task) => task.watch,
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,

@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+mod source;
 mod transport;
 
 use std::time::Duration;
@@ -25,6 +26,8 @@ use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
 pub use error::Error;
+pub(crate) use source::check_host;
+pub use source::{RETURN_DHT_ADDRESS, Source, SourceError};
 use transport::{Ask, Transport};
 
 /// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.

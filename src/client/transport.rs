@@ -29,11 +29,19 @@ pub(super) struct Ask {
     path: String,
     body: Option<Vec<u8>>,
     again: bool,
+    largest_answer: usize,
 }
 
 impl Ask {
     pub(super) fn new(method: Method, addr: &str, path: impl Into<String>) -> Ask {
-        Ask { method, addr: addr.to_owned(), path: path.into(), body: None, again: false }
+        Ask {
+            method,
+            addr: addr.to_owned(),
+            path: path.into(),
+            body: None,
+            again: false,
+            largest_answer: LARGEST_ANSWER,
+        }
     }
 
     /// A GET, which may be repeated.
@@ -44,6 +52,12 @@ impl Ask {
     /// Doing this twice is as good as doing it once, so it is sent again when a kept connection turns out to be closed.
     pub(super) fn again(mut self) -> Ask {
         self.again = true;
+        self
+    }
+
+    /// Takes no answer of more bytes than this.
+    pub(super) fn at_most(mut self, bytes: usize) -> Ask {
+        self.largest_answer = bytes;
         self
     }
 
@@ -98,8 +112,8 @@ impl Transport {
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(ask, &error))? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
-                return Err(garbled(ask, format!("its answer is longer than {} MiB", LARGEST_ANSWER >> 20)));
+            if body.len() + chunk.len() > ask.largest_answer {
+                return Err(garbled(ask, format!("its answer is longer than {} KiB", ask.largest_answer >> 10)));
             }
             body.extend_from_slice(&chunk);
         }

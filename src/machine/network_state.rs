@@ -31,8 +31,25 @@ pub struct NetworkState {
     pub version: u64,
     /// In the order in which they were added.
     pub nodes: Vec<NodeEntry>,
+    /// The bootstrap service that keeps them, or kept them last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<ServiceNote>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// A bootstrap service that keeps the nodes of a state file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNote {
+    /// Its process.
+    pub pid: u32,
+    /// Identifies that process: `<boot id>:<start time in clock ticks>`.
+    pub started: String,
+    /// The id of the nodes' ring, 32 hex digits, once it is known.
+    pub ring: Option<String>,
+    /// Members of the ring that are not in this file, `host:port`, seen last.
+    #[serde(default)]
+    pub contacts: Vec<String>,
 }
 
 /// A node of this machine.
@@ -89,7 +106,7 @@ impl Status {
 
 impl Default for NetworkState {
     fn default() -> NetworkState {
-        NetworkState { version: VERSION, nodes: Vec::new(), unknown: Map::new() }
+        NetworkState { version: VERSION, nodes: Vec::new(), bootstrap: None, unknown: Map::new() }
     }
 }
 

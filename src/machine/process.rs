@@ -1,6 +1,7 @@
 //! Processes: who they are, whether they live, and how to end them without ever hitting a stranger.
 
 use std::fs;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -9,6 +10,9 @@ use nix::unistd::Pid;
 
 /// How often a process is looked at while its end is waited for.
 const POLL: Duration = Duration::from_millis(3);
+
+/// How often a process is looked at that may run for long: often enough that nobody is sent to it long after its end.
+const SLOW_POLL: Duration = Duration::from_millis(25);
 
 /// Identifies a process beyond its pid, which the system gives out again: `<boot id>:<start time>`, the boot id as in
 /// `/proc/sys/kernel/random/boot_id` and the start time in clock ticks since that boot, as in `/proc/<pid>/stat`.
@@ -46,6 +50,13 @@ pub async fn wait_gone(pid: u32, started_then: &str, patience: Duration) -> bool
     true
 }
 
+/// Returns when the process is gone, however long that takes.
+pub async fn ended(pid: u32, started_then: &str) {
+    while is_alive(pid, started_then) {
+        tokio::time::sleep(SLOW_POLL).await;
+    }
+}
+
 /// Kills a process with SIGKILL and waits until it is gone; whether it is.
 pub fn kill_and_wait(pid: u32, started_then: &str, patience: Duration) -> bool {
     signal(pid, started_then, Signal::SIGKILL);
@@ -72,13 +83,15 @@ pub fn raise_open_files() {
 fn running(pid: u32, started_then: &str) -> Option<Stat> {
     let (boot, start) = started_then.rsplit_once(':')?;
     let stat = Stat::of(pid)?;
-    let same = start.parse() == Ok(stat.start) && boot_id().as_deref() == Some(boot);
+    let same = start.parse() == Ok(stat.start) && boot_id() == Some(boot);
     (same && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
 }
 
-fn boot_id() -> Option<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned())
+/// Of this boot, which lasts longer than this process.
+fn boot_id() -> Option<&'static str> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned());
+    ID.get_or_init(read).as_deref()
 }
 
 /// What `/proc/<pid>/stat` tells.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -130,14 +131,36 @@ pub fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child, SpawnE
 /// Waits until the node has reported that it is ready. A node that another process has started comes without `child`.
 pub async fn wait_ready(
     entry: &NodeEntry,
-    mut child: Option<&mut Child>,
+    child: Option<&mut Child>,
     patience: Duration,
     interrupt: &CancellationToken,
 ) -> Result<ReadyNote, NotReady> {
+    let note = || ReadyNote::read(&entry.ready_file()).filter(|note| note.pid == entry.pid);
+    wait(entry, child, patience, interrupt, note).await
+}
+
+/// Waits until the node listens at its address, ready or not.
+pub async fn wait_listening(
+    entry: &NodeEntry,
+    child: Option<&mut Child>,
+    patience: Duration,
+    interrupt: &CancellationToken,
+) -> Result<(), NotReady> {
+    let listens = || TcpStream::connect((entry.host.as_str(), entry.port)).ok().map(drop);
+    wait(entry, child, patience, interrupt, listens).await
+}
+
+async fn wait<T>(
+    entry: &NodeEntry,
+    mut child: Option<&mut Child>,
+    patience: Duration,
+    interrupt: &CancellationToken,
+    look: impl Fn() -> Option<T>,
+) -> Result<T, NotReady> {
     let deadline = Instant::now() + patience;
     let reason = loop {
-        if let Some(note) = ReadyNote::read(&entry.ready_file()).filter(|note| note.pid == entry.pid) {
-            return Ok(note);
+        if let Some(found) = look() {
+            return Ok(found);
         }
         match child.as_mut().map(|child| child.try_wait()) {
             Some(Ok(Some(status))) => break died(entry, &format!(" ({status})")),

@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod happenings;
 mod info;
+mod join;
 mod maintenance;
 mod recent;
 mod routing;

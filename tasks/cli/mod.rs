@@ -6,6 +6,7 @@ mod protocol;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chordal::cli::bootstrap::BootstrapArgs;
 use chordal_protocol::Mode;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -71,6 +72,8 @@ pub(crate) enum Task {
     Monitor(Monitor),
     /// Crawl the ring and check its invariants; non-zero exit if one is violated.
     Doctor(Doctor),
+    /// Keep a pool of nodes and name live ones to those who want to join: the bootstrap service, beside the state file.
+    Manage(Box<BootstrapArgs>),
     /// A tour for newcomers, on a ring of its own.
     Demo(Demo),
     /// Simulate rings under faults, or overlays of up to a million nodes.
@@ -382,6 +385,9 @@ mod tests {
             "tasks doctor --wait 5s",
             "tasks --json doctor --watch",
             "tasks --json list",
+            "tasks manage",
+            "tasks manage --host_address ::1 --host_port 0 --external_address boot.example --pool 3 --check-interval 500ms",
+            "tasks manage --host-port 5001 --in-process --bootstrap http://h:5000/return_dht_address,h:1 --data-dir d",
             "tasks completions bash",
         ];
         for line in lines {
@@ -405,6 +411,14 @@ mod tests {
             "tasks lookup",
             "tasks lookup a --key b",
             "tasks monitor --interval 0",
+            "tasks manage --pool 0",
+            "tasks manage --pool -1",
+            "tasks manage --pool 100000",
+            "tasks manage --check-interval 0",
+            "tasks manage --check-interval -1s",
+            "tasks manage --check-interval soon",
+            "tasks manage --host-port 70000",
+            "tasks manage --host-address a:1",
             "tasks monitor --interval -1",
             "tasks logs node-1 -f --json",
             "tasks doctor --watch --wait 5s",
