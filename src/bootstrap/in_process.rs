@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::spawner::{Departure, Member, Order, Recalled, RingNote, SpawnError, Spawner};
+use super::spawner::{Departure, Member, Order, Recalled, RingNote, SetAside, SpawnError, Spawner};
 use crate::node::{Config, Data, Node, NodeError, member_in};
 
 /// For how long a node that is told to stop while it starts is waited for.
@@ -110,13 +110,15 @@ impl Spawner for InProcess {
         started
     }
 
-    async fn set_aside(&self, name: &str) -> Result<Option<String>, SpawnError> {
-        let Some(directory) = self.directory.as_ref().map(|within| within.join(name)) else { return Ok(None) };
+    async fn set_aside(&self, name: &str, even_if_it_holds: bool) -> Result<SetAside, SpawnError> {
+        let Some(directory) = self.directory.as_ref().map(|within| within.join(name)) else {
+            return Ok(SetAside::Forgotten);
+        };
         if member_in(&directory).is_ok_and(|member| member.is_none_or(|member| member.values == 0)) {
             let _ = std::fs::remove_dir_all(&directory);
-            return Ok(None);
+            return Ok(SetAside::Forgotten);
         }
-        Ok(Some(directory.display().to_string()))
+        Ok(SetAside::holding(directory.display().to_string(), even_if_it_holds))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::board::Status;
 use super::check::{Trouble, check};
 use super::pool::Shared;
-use super::spawner::{Member, Order, SpawnError, Spawner};
+use super::spawner::{Member, Order, SetAside, SpawnError, Spawner};
 use crate::pauses::Pauses;
 
 /// The pauses between attempts to bring a node up.
@@ -48,6 +48,8 @@ pub(super) struct Keeper<S: Spawner> {
     pub(super) place: usize,
     /// The name of the node that is to come back here.
     pub(super) known: Option<String>,
+    /// How often in a row it did not come back, or was lost before it was live.
+    pub(super) failures: u32,
     pub(super) shared: Arc<Shared>,
     pub(super) spawner: Arc<S>,
 }
@@ -81,8 +83,14 @@ impl<S: Spawner> Keeper<S> {
             self.known = Some(member.name().to_owned());
             let mut live_since = None;
             let verdict = self.watch(&member, &mut lost, &mut live_since).await;
-            if live_since.is_some_and(|since: Instant| since.elapsed() >= SETTLED) {
-                pauses.reset();
+            match live_since.map(|since: Instant| since.elapsed()) {
+                Some(lived) => {
+                    self.failures = 0;
+                    if lived >= SETTLED {
+                        pauses.reset();
+                    }
+                }
+                None => self.failures += 1,
             }
             match verdict {
                 Verdict::Stopping => return Some(member),
@@ -114,8 +122,10 @@ impl<S: Spawner> Keeper<S> {
     /// Starts nodes until one is up. `None` if the pool stops, or needs this place no longer.
     async fn bring_up(&mut self, pauses: &mut Pauses) -> Option<S::Member> {
         let shared = Arc::clone(&self.shared);
-        let mut failures = 0;
         loop {
+            if self.known.is_some() && self.failures >= COMEBACKS {
+                self.set_aside().await;
+            }
             let way = tokio::select! {
                 () = shared.stop.cancelled() => return None,
                 way = self.way(&shared) => way?,
@@ -149,14 +159,10 @@ impl<S: Spawner> Keeper<S> {
                 Err(SpawnError::Stopping) => return None,
                 Err(SpawnError::Gone(_)) => self.forget(),
                 Err(SpawnError::Failed(reason)) => {
-                    failures += 1;
+                    self.failures += 1;
                     shared.metrics.start_failed();
                     tracing::warn!(node = self.known, reason, "did not come up");
                     self.report(Status::Waiting, Some(reason));
-                    if self.known.is_some() && failures >= COMEBACKS && !shared.board.live_now().is_empty() {
-                        self.set_aside().await;
-                        failures = 0;
-                    }
                     if first.is_some() && !tried.is_empty() {
                         shared.lose_ring(self.spawner.as_ref(), &tried).await;
                     }
@@ -265,7 +271,13 @@ impl<S: Spawner> Keeper<S> {
         shared.board.change(self.place, |slot| {
             slot.checked = Some((Instant::now(), began.elapsed()));
             match &outcome {
-                Ok(_) => slot.status = Status::Live,
+                Ok(_) => {
+                    slot.status = Status::Live;
+                    if is_new {
+                        // What was in the way before it was ready was no trouble.
+                        slot.trouble = None;
+                    }
+                }
                 Err(trouble) => {
                     slot.trouble = Some(trouble.reason().to_owned());
                     if !is_new {
@@ -319,16 +331,32 @@ impl<S: Spawner> Keeper<S> {
 
     async fn set_aside(&mut self) {
         let Some(name) = &self.known else { return };
-        match self.spawner.set_aside(name).await {
-            Ok(Some(place)) => tracing::error!(node = name, place, "does not come back; what it holds is kept there"),
-            Ok(None) => tracing::warn!(node = name, "does not come back; it held nothing"),
-            Err(error) => tracing::warn!(node = name, %error, "does not come back, and cannot be set aside"),
+        // Where nobody else is live, what it holds is all that is left of the ring.
+        let others_live = !self.shared.board.live_now().is_empty();
+        match self.spawner.set_aside(name, others_live).await {
+            Ok(SetAside::Kept(place)) => {
+                tracing::error!(
+                    node = name,
+                    place,
+                    "does not come back; what it holds stays there until the next start"
+                );
+            }
+            Ok(SetAside::Forgotten) => tracing::warn!(node = name, "does not come back; it held nothing"),
+            Ok(SetAside::Refused(place)) => {
+                tracing::error!(node = name, place, "does not come back, and no other node is live; trying on");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(node = name, %error, "does not come back, and cannot be set aside");
+                return;
+            }
         }
         self.forget();
     }
 
     fn forget(&mut self) {
         self.known = None;
+        self.failures = 0;
         self.shared.board.change(self.place, |slot| {
             (slot.name, slot.addr, slot.is_remembered) = (String::new(), String::new(), false);
         });

@@ -36,4 +36,4 @@ pub use in_process::{Here, InProcess};
 pub use pool::{NoAddress, Pool, PoolError, Stopped};
 pub use service::router;
 pub use settings::{Settings, SettingsError};
-pub use spawner::{Departure, Member, Order, Recalled, RingNote, SpawnError, Spawner};
+pub use spawner::{Departure, Member, Order, Recalled, RingNote, SetAside, SpawnError, Spawner};

@@ -252,7 +252,7 @@ async fn run<S: Spawner>(
             slot.name = known.clone().unwrap_or_default();
             slot.is_remembered = known.is_some();
         });
-        Keeper { place, known, shared: Arc::clone(&shared), spawner: Arc::clone(&spawner) }
+        Keeper { place, known, failures: 0, shared: Arc::clone(&shared), spawner: Arc::clone(&spawner) }
     };
     // All places are on the board before any keeper looks whether others come back.
     let all: Vec<_> = (0..places).map(|place| keeper(place, known.next())).collect();

@@ -22,9 +22,14 @@ pub trait Spawner: Send + Sync + 'static {
     /// Whatever fails leaves no process behind. If `order.stop` is cancelled meanwhile, this fails soon.
     fn start(&self, order: Order) -> impl Future<Output = Result<Self::Member, SpawnError>> + Send;
 
-    /// Gives up a remembered node that does not come back: what it kept is removed if nothing would be lost, and left where
-    /// it is otherwise. Returns where.
-    fn set_aside(&self, name: &str) -> impl Future<Output = Result<Option<String>, SpawnError>> + Send;
+    /// Gives up a remembered node that does not come back. If it holds nothing it is forgotten. If it does, or if that cannot
+    /// be told, what it holds is left where it is, and it is recalled the next time; unless `even_if_it_holds` it is not given
+    /// up then.
+    fn set_aside(
+        &self,
+        name: &str,
+        even_if_it_holds: bool,
+    ) -> impl Future<Output = Result<SetAside, SpawnError>> + Send;
 }
 
 /// A node of a pool, started or taken over by a [`Spawner`]. Dropping it does not end it.
@@ -83,6 +88,24 @@ pub enum Departure {
     Left,
     /// It ended without leaving, for this reason; it goes on where it was when it is started again.
     Kept(String),
+}
+
+/// What became of a node that does not come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetAside {
+    /// It held nothing, and is forgotten.
+    Forgotten,
+    /// It is left alone; what it holds is here.
+    Kept(String),
+    /// It is not given up, because of what it holds here.
+    Refused(String),
+}
+
+impl SetAside {
+    /// What a node that may hold something gets.
+    pub fn holding(place: String, even_if_it_holds: bool) -> SetAside {
+        if even_if_it_holds { SetAside::Kept(place) } else { SetAside::Refused(place) }
+    }
 }
 
 /// Why a spawner did not do what it was asked. No process is left of the attempt.

@@ -30,23 +30,23 @@ pub struct BootstrapArgs {
     #[arg(long, alias = "host_address", default_value = "127.0.0.1", value_name = "HOST", value_parser = parse::host)]
     pub host_address: String,
     /// Port to listen on; 0 takes any free one
-    #[arg(long, alias = "host_port", default_value_t = 5000, value_name = "PORT")]
+    #[arg(long, alias = "host_port", default_value_t = 5000, value_name = "PORT", allow_hyphen_values = true)]
     pub host_port: u16,
     /// Host that clients are told in place of the one that nodes listen on
     #[arg(long, alias = "external_address", value_name = "HOST")]
     pub external_address: Option<String>,
     /// How many nodes to keep
-    #[arg(long, default_value = "10", value_name = "NODES", value_parser = pool_size, allow_negative_numbers = true)]
+    #[arg(long, default_value = "10", value_name = "NODES", value_parser = pool_size, allow_hyphen_values = true)]
     pub pool: usize,
     /// How often each node is checked by a lookup through it: `2s`, `500ms` or plain seconds
     #[arg(long, alias = "check_interval", default_value = "100s", value_name = "DURATION", value_parser = parse::duration,
-          allow_negative_numbers = true)]
+          allow_hyphen_values = true)]
     pub check_interval: Duration,
     /// Members of the ring to join, or URLs of bootstrap services; without any the pool begins a ring, or goes on with its own
     #[arg(long, visible_alias = "join", value_name = "HOST:PORT|URL,…", value_delimiter = ',')]
     pub bootstrap: Vec<String>,
     /// First port for the nodes, ports in use are stepped over; 0 takes any free ones [default: the one after --host-port]
-    #[arg(long, alias = "node_port", value_name = "PORT")]
+    #[arg(long, alias = "node_port", value_name = "PORT", allow_hyphen_values = true)]
     pub node_port: Option<u16>,
     /// Run the nodes in this process, and not each in one of its own
     #[arg(long, alias = "in_process")]

@@ -1,8 +1,9 @@
 //! A node of a bootstrap service that runs: a process, or a part of this one.
 
+use std::path::Path;
 use std::process::Child;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -11,13 +12,20 @@ use crate::client::Client;
 use crate::machine::network_state::{NodeEntry, Status};
 use crate::machine::process;
 use crate::machine::state_file::{StateError, StateFile};
-use crate::node::member_in;
+use crate::node::{NodeError, StoppedMember, member_in};
+use crate::store::StoreError;
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// How long a node may take to leave, and its process to end after that or after SIGTERM.
 const LEAVING: Duration = Duration::from_secs(15);
+
+/// Why the last node of a ring that holds something does not leave.
+const LAST: &str = "it is the last of its ring, and nobody could take what it holds";
+
+/// How long the store of a node of this process may take to be closed by all who use it.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// A node that runs, and its entry.
 pub(crate) struct Running {
@@ -66,7 +74,10 @@ impl Running {
             self.kill().await;
         }
         self.reap();
-        asked.map_err(|error| error.to_string())
+        asked.map_err(|error| match error.status() {
+            Some(409) => LAST.to_owned(),
+            _ => error.to_string(),
+        })
     }
 }
 
@@ -104,22 +115,38 @@ impl Member for Running {
         let asked = match &self.body {
             Body::Process(_) => self.leave_process().await,
             Body::Here(here) => {
-                let asked = here.node().leave().await.map_err(|error| error.to_string());
+                let asked = here.node().leave().await.map_err(|error| match error {
+                    NodeError::Conflict { .. } => LAST.to_owned(),
+                    error => error.to_string(),
+                });
                 here.kill().await;
                 asked
             }
         };
         let (state, entry) = (self.state, self.entry);
+        drop(self.body);
         let settled = tokio::task::spawn_blocking(move || settle(&state, &entry, asked)).await;
         settled.unwrap_or_else(|error| Departure::Kept(error.to_string()))
+    }
+}
+
+/// Who goes on in this directory, once nobody has its store open any more.
+fn closed_member_in(directory: &Path) -> Result<Option<StoppedMember>, StoreError> {
+    let deadline = Instant::now() + CLOSING;
+    loop {
+        match member_in(directory) {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            outcome => return outcome,
+        }
     }
 }
 
 /// Takes a node that has left off the list, and notes of any other that it is stopped.
 fn settle(state: &StateFile, entry: &NodeEntry, asked: Result<(), String>) -> Departure {
     // What it has on disk says it best: it may have left although the answer was lost.
-    let kept = match entry.data_dir.as_deref().map(member_in) {
+    let kept = match entry.data_dir.as_deref().map(closed_member_in) {
         Some(Ok(None)) | None => None,
+        Some(Ok(Some(member))) if member.values == 0 => None,
         Some(Ok(Some(member))) => Some(asked.err().unwrap_or_else(|| format!("it kept {} values", member.values))),
         Some(Err(error)) => Some(error.to_string()),
     };

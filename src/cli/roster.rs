@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::member::Running;
-use crate::bootstrap::{Here, Order, Recalled, RingNote, SpawnError, Spawner};
+use crate::bootstrap::{Here, Order, Recalled, RingNote, SetAside, SpawnError, Spawner};
 use crate::client::Client;
 use crate::machine::network_state::{NetworkState, NodeEntry, ServiceNote, Status};
 use crate::machine::process;
@@ -236,18 +236,18 @@ impl Spawner for Roster {
         self.see_through(enlisted, &order).await
     }
 
-    async fn set_aside(&self, name: &str) -> Result<Option<String>, SpawnError> {
+    async fn set_aside(&self, name: &str, even_if_it_holds: bool) -> Result<SetAside, SpawnError> {
         let name = name.to_owned();
         self.with(move |kept| {
             let Some(entry) = kept.state.load().map_err(failed)?.and_then(|state| state.entry(&name).cloned()) else {
-                return Ok(None);
+                return Ok(SetAside::Forgotten);
             };
             let directory = entry.data_dir.clone().unwrap_or_default();
             if member_in(&directory).is_ok_and(|member| member.is_none_or(|member| member.values == 0)) {
                 kept.remove(&entry)?;
-                return Ok(None);
+                return Ok(SetAside::Forgotten);
             }
-            Ok(Some(directory.display().to_string()))
+            Ok(SetAside::holding(directory.display().to_string(), even_if_it_holds))
         })
         .await
     }
