@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 mod member;
+mod notify;
 mod roster;
 
 use std::io::Write as _;

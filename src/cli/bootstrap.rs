@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::notify::notify;
 use super::roster::Roster;
 use super::{LogFormat, log_to_stderr, raise_descriptor_limit};
 use crate::api::join_host_port;
@@ -124,7 +125,9 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
             let url = format!("http://{}{RETURN_DHT_ADDRESS}", join_host_port(&args.host_address, addr.port()));
             let directory = state.path().parent().unwrap_or(Path::new("."));
             ready(&format!("bootstrap service at {url}, a pool of {} in {}", args.pool, directory.display()));
+            notify("READY=1");
             let signal = told().await;
+            notify("STOPPING=1");
             tracing::info!(signal, "told to stop: the nodes leave their ring");
             None
         }

@@ -32,8 +32,10 @@ const TAIL: u64 = 16 << 10;
 /// How many lines of a log are shown when its node did not start.
 const TAIL_LINES: usize = 10;
 
-/// Variables of `chordal start` that decide what `tasks` decides. The others reach the nodes.
-const OUR_VARIABLES: [&str; 12] = [
+/// Variables that are not for the nodes: those of `chordal start` that decide what `tasks` decides, and the socket on which a
+/// service tells systemd how it does. The others reach the nodes.
+const OUR_VARIABLES: [&str; 13] = [
+    "NOTIFY_SOCKET",
     "CHORDAL_HOST",
     "CHORDAL_PORT",
     "CHORDAL_NAME",

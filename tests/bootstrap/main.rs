@@ -7,6 +7,7 @@ mod common;
 mod answers;
 mod bad_input;
 mod clients;
+mod docs;
 mod kills;
 mod pauses;
 mod restarts;
