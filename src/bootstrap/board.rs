@@ -11,6 +11,9 @@ use super::spawner::RingNote;
 /// How many members of the ring that are not of the pool are remembered.
 const OUTSIDERS: usize = 32;
 
+/// How many addresses of nodes that are gone are remembered.
+const FORMER: usize = 200;
+
 /// What a node of a pool is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -95,6 +98,8 @@ struct State {
     slots: BTreeMap<usize, Slot>,
     ring: Option<String>,
     outsiders: VecDeque<String>,
+    /// Addresses that nodes of the pool had and have no longer; the ring may name them for a while.
+    former: VecDeque<String>,
     /// Since when no node is live.
     empty_since: Option<Instant>,
 }
@@ -102,7 +107,13 @@ struct State {
 impl Board {
     pub(super) fn new(size: usize, ring: RingNote) -> Board {
         let outsiders = ring.contacts.into_iter().take(OUTSIDERS).collect();
-        let state = State { slots: BTreeMap::new(), ring: ring.id, outsiders, empty_since: Some(Instant::now()) };
+        let state = State {
+            slots: BTreeMap::new(),
+            ring: ring.id,
+            outsiders,
+            former: VecDeque::new(),
+            empty_since: Some(Instant::now()),
+        };
         Board { size, state: Mutex::new(state), live: watch::Sender::new(Arc::from([])) }
     }
 
@@ -128,10 +139,16 @@ impl Board {
             trouble: None,
             is_remembered: false,
         });
-        let before = slot.status;
+        let (before, addr) = (slot.status, slot.addr.clone());
         change(slot);
+        let is_former = slot.addr != addr && !addr.is_empty();
         if slot.status != before {
             slot.since = Instant::now();
+        }
+        if is_former {
+            state.former.push_back(addr);
+            let excess = state.former.len().saturating_sub(FORMER);
+            state.former.drain(..excess);
         }
         self.tell(&mut state);
     }
@@ -143,9 +160,15 @@ impl Board {
         self.tell(&mut state);
     }
 
-    /// Whether the pool has more places than it is to have nodes.
-    pub(super) fn has_too_many(&self) -> bool {
-        self.state().slots.len() > self.size
+    /// Takes a place away if the pool has more places than it is to have nodes; whether it had.
+    pub(super) fn remove_if_too_many(&self, place: usize) -> bool {
+        let mut state = self.state();
+        let has_too_many = state.slots.len() > self.size;
+        if has_too_many {
+            state.slots.remove(&place);
+            self.tell(&mut state);
+        }
+        has_too_many
     }
 
     /// Whether a remembered node is to come back to another place.
@@ -173,17 +196,24 @@ impl Board {
         let mut state = self.state();
         let before = state.note();
         state.ring = Some(ring.to_owned());
-        let new: Vec<String> = neighbours
-            .filter(|addr| !state.slots.values().any(|slot| slot.addr == *addr) && !state.outsiders.contains(addr))
-            .collect();
+        let new: Vec<String> =
+            neighbours.filter(|addr| !state.is_ours(addr) && !state.outsiders.contains(addr)).collect();
         state.outsiders.extend(new);
         let excess = state.outsiders.len().saturating_sub(OUTSIDERS);
         state.outsiders.drain(..excess);
-        // Who was a stranger may have been the address of a node that was just coming up.
-        let State { slots, outsiders, .. } = &mut *state;
-        outsiders.retain(|addr| !slots.values().any(|slot| slot.addr == *addr));
+        // Who was a stranger may have been a node of ours that was just coming up.
+        let mut outsiders = std::mem::take(&mut state.outsiders);
+        outsiders.retain(|addr| !state.is_ours(addr));
+        state.outsiders = outsiders;
         let after = state.note();
         (after != before).then_some(after)
+    }
+
+    /// Forgets the members that are not of the pool.
+    pub(super) fn forget_outsiders(&self) -> RingNote {
+        let mut state = self.state();
+        state.outsiders.clear();
+        state.note()
     }
 
     /// Forgets a ring of which nobody is left.
@@ -228,6 +258,10 @@ impl Board {
 }
 
 impl State {
+    fn is_ours(&self, addr: &String) -> bool {
+        self.slots.values().any(|slot| slot.addr == *addr) || self.former.contains(addr)
+    }
+
     fn note(&self) -> RingNote {
         RingNote { id: self.ring.clone(), contacts: self.outsiders.iter().cloned().collect() }
     }
@@ -252,12 +286,12 @@ mod tests {
             with(&board, place, status);
         }
         assert_eq!(*board.live_now(), ["127.0.0.1:2".to_owned()]);
-        assert!(board.empty_for().is_none() && board.has_too_many());
+        assert!(board.empty_for().is_none());
         with(&board, 2, Status::Suspect);
         assert!(board.live_now().is_empty() && board.empty_for().is_some());
-        board.remove(0);
-        board.remove(1);
-        assert!(!board.has_too_many());
+        assert!(board.remove_if_too_many(0) && board.remove_if_too_many(1));
+        assert!(!board.remove_if_too_many(2));
+        assert_eq!(board.snapshot().slots.len(), 3);
     }
 
     #[test]
@@ -271,6 +305,8 @@ mod tests {
         with(&board, 1, Status::Starting);
         let note = board.learn("r", addrs(3..100)).expect("that was new");
         assert_eq!(note.contacts, addrs(100 - OUTSIDERS..100).collect::<Vec<_>>());
+        board.change(0, |slot| slot.addr = String::new());
+        assert_eq!(board.learn("r", addrs(0..1)), None, "that one was ours");
         assert_eq!(board.forget_ring(), RingNote::default());
     }
 }

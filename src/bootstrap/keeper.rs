@@ -19,6 +19,9 @@ use crate::pauses::Pauses;
 /// The pauses between attempts to bring a node up.
 const START_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// The pause that is kept however much a node is wanted.
+const HASTE: Duration = Duration::from_secs(1);
+
 /// A node that is lost within this time after it became live does not count as one that came up well.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -136,13 +139,10 @@ impl<S: Spawner> Keeper<S> {
             };
             let begins = first.is_some() && contacts.is_empty();
             if begins {
-                tracing::info!("there is no ring yet: beginning one");
+                shared.begins_ring(self.spawner.as_ref()).await;
             }
-            self.shared.board.change(self.place, |slot| {
-                slot.name = self.known.clone().unwrap_or_default();
-                (slot.addr, slot.status) = (String::new(), Status::Starting);
-            });
-            let tried = contacts.join(", ");
+            self.report(Status::Starting, None);
+            let tried = contacts.clone();
             let order = Order { name: self.known.clone(), contacts, stop: shared.stop.clone() };
             match self.spawner.start(order).await {
                 Ok(member) => {
@@ -164,7 +164,7 @@ impl<S: Spawner> Keeper<S> {
                     tracing::warn!(node = self.known, reason, "did not come up");
                     self.report(Status::Waiting, Some(reason));
                     if first.is_some() && !tried.is_empty() {
-                        shared.lose_ring(self.spawner.as_ref(), &tried).await;
+                        shared.give_up_outsiders(self.spawner.as_ref(), &tried).await;
                     }
                     drop(first);
                     self.pause(pauses).await;
@@ -180,8 +180,7 @@ impl<S: Spawner> Keeper<S> {
             let contacts: Vec<String> = live.sample(&mut rand::rng(), CONTACTS).cloned().collect();
             return Some(Way::Through(if contacts.is_empty() { shared.from_outside() } else { contacts }));
         }
-        if shared.board.has_too_many() {
-            shared.board.remove(self.place);
+        if shared.board.remove_if_too_many(self.place) {
             return None;
         }
         let mut live = shared.board.live();
@@ -376,12 +375,20 @@ impl<S: Spawner> Keeper<S> {
         });
     }
 
-    /// Waits before the next attempt; less long if somebody waits for an address and there is none.
+    /// Waits before the next attempt; not longer than a second if somebody waits for an address and there is none.
     async fn pause(&self, pauses: &mut Pauses) {
+        let pause = pauses.next();
+        let least = pause.min(HASTE);
+        let rest = async {
+            sleep(least).await;
+            tokio::select! {
+                () = sleep(pause.saturating_sub(least)) => {}
+                () = self.shared.wanted() => {}
+            }
+        };
         tokio::select! {
             () = self.shared.stop.cancelled() => {}
-            () = sleep(pauses.next()) => {}
-            () = self.shared.wanted() => {}
+            () = rest => {}
         }
     }
 }

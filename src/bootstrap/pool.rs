@@ -212,15 +212,30 @@ impl Shared {
         self.hurry.notified().await;
     }
 
-    /// Nobody of the ring that was remembered answers, and no node of the pool holds anything of it: unless the pool was told
-    /// which ring to join, the next node begins a new one, and that is said aloud.
-    pub(super) async fn lose_ring<S: Spawner>(&self, spawner: &S, tried: &str) {
+    /// The next node begins a ring. If there was one before, that is said aloud.
+    pub(super) async fn begins_ring<S: Spawner>(&self, spawner: &S) {
+        match self.board.ring() {
+            None => tracing::info!("there is no ring yet: beginning one"),
+            Some(ring) => {
+                tracing::error!(ring, "nobody of this ring is left: the pool begins a new ring");
+                self.remember(spawner, self.board.forget_ring()).await;
+            }
+        }
+    }
+
+    /// No node could be brought up through those of the ring that are not of the pool. If that is because none of them answers
+    /// they are forgotten, so that the next node begins a ring; not if the pool was told which ring to join.
+    pub(super) async fn give_up_outsiders<S: Spawner>(&self, spawner: &S, tried: &[String]) {
         if !self.settings.bootstrap.is_empty() {
             return;
         }
-        let ring = self.board.ring().unwrap_or_default();
-        tracing::error!(ring, tried, "nobody of this ring answers any more: the pool begins a new ring");
-        self.remember(spawner, self.board.forget_ring()).await;
+        for addr in tried {
+            if self.client.node_info(addr).await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(tried = tried.join(", "), "none of those who are remembered of the ring answers any more");
+        self.remember(spawner, self.board.forget_outsiders()).await;
     }
 
     pub(super) async fn remember<S: Spawner>(&self, spawner: &S, note: RingNote) {

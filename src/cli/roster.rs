@@ -280,36 +280,55 @@ impl Kept {
 
     /// Starts a node that is in the file, unless it runs.
     fn enlist_again(&self, name: &str, contacts: &[String], in_process: bool) -> Result<Enlisted, SpawnError> {
-        let enlisted = self.try_update(|state| {
-            let Some(entry) = state.entry_mut(name) else { return Ok(None) };
+        let gone = || SpawnError::Gone(name.to_owned());
+        let enlisted = self.enlist(|state| {
+            let entry = state.entry_mut(name).ok_or_else(gone)?;
             if entry.is_alive() && entry.pid != std::process::id() {
-                return Ok(Some(Enlisted::Living(entry.clone())));
+                return Ok(Enlisted::Living(entry.clone()));
             }
             let member = match entry.data_dir.as_deref().map(member_in) {
                 Some(Ok(Some(member))) => member,
-                Some(Ok(None)) | None => return Ok(None),
+                Some(Ok(None)) | None => return Err(gone()),
                 Some(Err(error)) => return Err(SpawnError::Failed(error.to_string())),
             };
             (entry.host, entry.port) = (member.contact.host().to_owned(), member.contact.port());
             (entry.id, entry.status) = (Some(member.contact.id), Status::Starting);
-            begin(entry, contacts, in_process).map(Some)
-        })?;
-        enlisted.map_or_else(
-            || {
-                // It has left, or had not joined: there is nothing to go on with.
-                if let Some(entry) = self.state.load().map_err(failed)?.and_then(|state| state.entry(name).cloned()) {
-                    self.remove(&entry)?;
-                }
-                Err(SpawnError::Gone(name.to_owned()))
-            },
-            Ok,
-        )
+            begin(entry, contacts, in_process)
+        });
+        if matches!(enlisted, Err(SpawnError::Gone(_)))
+            && let Some(entry) = self.state.load().map_err(failed)?.and_then(|state| state.entry(name).cloned())
+        {
+            // It has left, or had not joined: there is nothing to go on with.
+            self.remove(&entry)?;
+        }
+        enlisted
+    }
+
+    /// Starts what `start` starts and writes it down, or does neither.
+    fn enlist(
+        &self,
+        start: impl FnOnce(&mut NetworkState) -> Result<Enlisted, SpawnError>,
+    ) -> Result<Enlisted, SpawnError> {
+        let mut enlisted = None;
+        let written = self.try_update(|state| {
+            enlisted = Some(start(state)?);
+            Ok(())
+        });
+        match (written, enlisted) {
+            (Ok(()), Some(enlisted)) => Ok(enlisted),
+            (Err(error), Some(Enlisted::Spawned(_, mut child))) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+            (written, _) => Err(written.err().unwrap_or_else(|| SpawnError::Failed("nothing was started".to_owned()))),
+        }
     }
 
     /// Starts a new node.
     fn enlist_new(&self, contacts: &[String], in_process: bool) -> Result<Enlisted, SpawnError> {
         let places = self.state.places();
-        self.try_update(|state| {
+        self.enlist(|state| {
             let name = state.next_name();
             let port = self.free_port(state)?;
             let (log, data_dir) = places.make(&name, false).map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -25,6 +25,9 @@ const TERMINATION: Duration = Duration::from_secs(15);
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
+
+/// How long a connection to a node of this machine may take.
+const CONNECTING: Duration = Duration::from_millis(100);
 
 /// How many bytes from the end of a log an error is looked for in.
 const TAIL: u64 = 16 << 10;
@@ -148,7 +151,10 @@ pub async fn wait_listening(
     patience: Duration,
     interrupt: &CancellationToken,
 ) -> Result<(), NotReady> {
-    let listens = || TcpStream::connect((entry.host.as_str(), entry.port)).ok().map(drop);
+    let listens = || {
+        let mut addrs = (entry.host.as_str(), entry.port).to_socket_addrs().ok()?;
+        addrs.find_map(|addr| TcpStream::connect_timeout(&addr, CONNECTING).ok()).map(drop)
+    };
     wait(entry, child, patience, interrupt, listens).await
 }
 

@@ -105,18 +105,24 @@ fn ports_in_use_are_stepped_over() {
     let lab = Lab::empty();
     let mine = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = mine.local_addr().expect("an address").port();
-    let service = Service::start(&lab, &["--pool", "2", "--node-port", &taken.to_string()]);
+    let mut service = Service::start(&lab, &["--pool", "2", "--node-port", &taken.to_string()]);
     service.fills(&lab, 2);
     let addrs: Vec<String> = pids(&lab).into_keys().collect();
     let port = |addr: &String| addr.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).expect("a port");
     assert!(addrs.iter().all(|addr| port(addr) > taken), "{taken} of {addrs:?}");
-    // A port that a stopped node had is taken by another program: a new node takes its place elsewhere, on nothing of the old.
-    let (addr, _) = pids(&lab).pop_first().expect("a node");
-    let ended = service.stop();
-    assert!(ended.ok, "{ended:?}");
-    let _thief = std::net::TcpListener::bind(&addr).expect("it is free now");
+    // A port that a killed node had is taken by another program: a new node takes its place elsewhere, and what the old one
+    // holds is kept.
+    fill(&service, 20);
+    service.kill();
+    let (addr, pid) = pids(&lab).pop_first().expect("a node");
+    signal(pid, Signal::SIGKILL);
+    let _thief = eventually("its port is free", PATIENCE, || std::net::TcpListener::bind(&addr).ok());
     let service = Service::start(&lab, &["--pool", "2", "--node-port", &taken.to_string()]);
     service.fills(&lab, 2);
     let now: Vec<String> = service.ask(2);
     assert!(!now.contains(&addr), "{addr} in {now:?}");
+    let old = lab.nodes().into_iter().find(|node| crate::common::addr_of(node) == addr).expect("it is remembered");
+    let place = old["data_dir"].as_str().expect("a directory").to_owned();
+    assert!(std::fs::read_to_string(&service.log).expect("a log").contains(&place), "the log says where");
+    assert!(std::path::Path::new(&place).join("store.redb").exists());
 }

@@ -35,8 +35,8 @@ impl Service {
         let log = lab.path().join(format!("service-{}.log", rand::random::<u32>()));
         let stderr = std::fs::File::create(&log).expect("a log can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordal"));
-        command.args(["bootstrap-service", "--data-dir", "."]).args(args).current_dir(lab.path());
-        for (option, default) in [("--host-port", "0"), ("--check-interval", "300ms")] {
+        command.arg("bootstrap-service").args(args).current_dir(lab.path());
+        for (option, default) in [("--data-dir", "."), ("--host-port", "0"), ("--check-interval", "300ms")] {
             if !args.contains(&option) {
                 command.args([option, default]);
             }
