@@ -28,6 +28,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 /// What takes longer has not answered at once.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
+/// After how long a node counts as one that came up well.
+const SETTLED: Duration = Duration::from_secs(11);
+
 /// How long a pool may take to fill.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -77,6 +80,8 @@ async fn refills(service: &Service, size: usize) {
     for victims in [size.div_ceil(2), size] {
         for _ in 0..setting("BOOTSTRAP_RUNS", 5) {
             let over = Arc::new(AtomicBool::new(false));
+            // Nodes that are lost again soon after they came up are not brought up at once.
+            sleep(SETTLED).await;
             let clients: Vec<_> = (0..setting("BOOTSTRAP_CLIENTS", 4))
                 .map(|_| tokio::spawn(ask(service.url(), Arc::clone(&over))))
                 .collect();

@@ -181,6 +181,13 @@ impl Board {
         self.state().slots.get(&place).filter(|slot| slot.is_remembered).map(|slot| slot.name.clone())
     }
 
+    /// Whether more than half of the nodes, and not just one, failed their last check.
+    pub(super) fn is_mostly_suspect(&self) -> bool {
+        let state = self.state();
+        let suspect = state.slots.values().filter(|slot| slot.status == Status::Suspect).count();
+        suspect > 1 && 2 * suspect > state.slots.len()
+    }
+
     /// For how long no node has been live.
     pub(super) fn empty_for(&self) -> Option<Duration> {
         self.state().empty_since.map(|since| since.elapsed())
@@ -195,7 +202,7 @@ impl Board {
     pub(super) fn learn(&self, ring: &str, neighbours: impl Iterator<Item = String>) -> Option<RingNote> {
         let mut state = self.state();
         let before = state.note();
-        state.ring = Some(ring.to_owned());
+        state.ring.get_or_insert_with(|| ring.to_owned());
         let new: Vec<String> =
             neighbours.filter(|addr| !state.is_ours(addr) && !state.outsiders.contains(addr)).collect();
         state.outsiders.extend(new);
@@ -287,7 +294,11 @@ mod tests {
         }
         assert_eq!(*board.live_now(), ["127.0.0.1:2".to_owned()]);
         assert!(board.empty_for().is_none());
+        assert!(!board.is_mostly_suspect());
         with(&board, 2, Status::Suspect);
+        assert!(!board.is_mostly_suspect(), "two of five");
+        with(&board, 1, Status::Suspect);
+        assert!(board.is_mostly_suspect());
         assert!(board.live_now().is_empty() && board.empty_for().is_some());
         assert!(board.remove_if_too_many(0) && board.remove_if_too_many(1));
         assert!(!board.remove_if_too_many(2));

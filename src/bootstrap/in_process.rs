@@ -77,6 +77,12 @@ impl Spawner for InProcess {
             }
         }
         members.sort();
+        if let Some(directory) = &self.directory {
+            let of = |(_, name): &(u64, String)| member_in(&directory.join(name)).ok().flatten()?.ring;
+            let ring = members.iter().find_map(of);
+            let mut state = self.state();
+            state.ring.id = state.ring.id.take().or(ring);
+        }
         Ok(Recalled { members: members.into_iter().map(|(_, name)| name).collect(), ring: self.state().ring.clone() })
     }
 

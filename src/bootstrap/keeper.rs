@@ -82,9 +82,8 @@ impl<S: Spawner> Keeper<S> {
         let mut pauses = Pauses::new(START_PAUSES.0, START_PAUSES.1);
         let mut lost: Option<&str> = None;
         while !shared.stop.is_cancelled() {
-            let member = self.bring_up(&mut pauses).await?;
+            let (member, mut live_since) = self.bring_up(&mut pauses).await?;
             self.known = Some(member.name().to_owned());
-            let mut live_since = None;
             let verdict = self.watch(&member, &mut lost, &mut live_since).await;
             match live_since.map(|since: Instant| since.elapsed()) {
                 Some(lived) => {
@@ -122,8 +121,9 @@ impl<S: Spawner> Keeper<S> {
         None
     }
 
-    /// Starts nodes until one is up. `None` if the pool stops, or needs this place no longer.
-    async fn bring_up(&mut self, pauses: &mut Pauses) -> Option<S::Member> {
+    /// Starts nodes until one is up, and says since when it is live if it is. `None` if the pool stops, or needs this place no
+    /// longer.
+    async fn bring_up(&mut self, pauses: &mut Pauses) -> Option<(S::Member, Option<Instant>)> {
         let shared = Arc::clone(&self.shared);
         loop {
             if self.known.is_some() && self.failures >= COMEBACKS {
@@ -150,11 +150,9 @@ impl<S: Spawner> Keeper<S> {
                         shared.metrics.ring_begun();
                     }
                     self.show(&member);
-                    if first.is_some() {
-                        // Whoever waits for the right to be the first is to find this one live.
-                        self.first_check(&member).await;
-                    }
-                    return Some(member);
+                    // Whoever waits for the right to be the first is to find this one live.
+                    let live_since = if first.is_some() { self.first_check(&member).await } else { None };
+                    return Some((member, live_since));
                 }
                 Err(SpawnError::Stopping) => return None,
                 Err(SpawnError::Gone(_)) => self.forget(),
@@ -178,7 +176,7 @@ impl<S: Spawner> Keeper<S> {
         if self.known.is_some() {
             let live = shared.board.live_now();
             let contacts: Vec<String> = live.sample(&mut rand::rng(), CONTACTS).cloned().collect();
-            return Some(Way::Through(if contacts.is_empty() { shared.from_outside() } else { contacts }));
+            return Some(Way::Through(if contacts.is_empty() { shared.outsiders() } else { contacts }));
         }
         if shared.board.remove_if_too_many(self.place) {
             return None;
@@ -193,7 +191,7 @@ impl<S: Spawner> Keeper<S> {
                 tokio::select! {
                     right = shared.founding.lock() => {
                         if live.borrow_and_update().is_empty() {
-                            return Some(Way::First(shared.from_outside(), right));
+                            return Some(Way::First(shared.outsiders(), right));
                         }
                     }
                     _ = live.changed() => {}
@@ -213,7 +211,7 @@ impl<S: Spawner> Keeper<S> {
     ) -> Verdict {
         let shared = &self.shared;
         let mut strikes = 0;
-        let mut limping_since: Option<Instant> = None;
+        let mut failing_since: Option<Instant> = None;
         loop {
             let outcome = tokio::select! {
                 biased;
@@ -223,24 +221,25 @@ impl<S: Spawner> Keeper<S> {
             };
             let pause = match outcome {
                 Ok(()) => {
-                    (strikes, limping_since) = (0, None);
-                    if live_since.replace(live_since.unwrap_or_else(Instant::now)).is_none()
-                        && let Some(why) = lost.take()
-                    {
+                    (strikes, failing_since) = (0, None);
+                    live_since.get_or_insert_with(Instant::now);
+                    if let Some(why) = lost.take() {
                         shared.metrics.replaced(why);
                     }
                     shared.settings.check_interval.mul_f64(rand::rng().random_range(0.8..1.0))
                 }
                 Err(Trouble::Silent(reason)) => {
                     strikes += 1;
-                    if strikes >= STRIKES {
+                    let failing = failing_since.get_or_insert_with(Instant::now).elapsed();
+                    // If most of them are silent it is likely the machine, and killing them would make that worse.
+                    if strikes >= STRIKES && (failing > LIMPING || !shared.board.is_mostly_suspect()) {
                         return Verdict::Failed(reason);
                     }
                     AGAIN
                 }
                 Err(Trouble::Limping { reason, is_isolated }) => {
                     strikes = 0;
-                    if limping_since.get_or_insert_with(Instant::now).elapsed() > LIMPING {
+                    if failing_since.get_or_insert_with(Instant::now).elapsed() > LIMPING {
                         return Verdict::Failed(reason);
                     }
                     if is_isolated {
@@ -300,17 +299,17 @@ impl<S: Spawner> Keeper<S> {
     }
 
     /// Checks a node that is the first, or the first to come from outside, until it is live or lost.
-    async fn first_check(&self, member: &S::Member) {
-        let ready = async {
+    async fn first_check(&self, member: &S::Member) -> Option<Instant> {
+        let live = async {
             while self.check(member, true).await.is_err() {
                 sleep(AGAIN / 5).await;
             }
         };
         tokio::select! {
-            () = self.shared.stop.cancelled() => {}
-            () = member.ended() => {}
-            () = sleep(LIMPING) => {}
-            () = ready => {}
+            () = self.shared.stop.cancelled() => None,
+            () = member.ended() => None,
+            () = sleep(LIMPING) => None,
+            () = live => Some(Instant::now()),
         }
     }
 

@@ -201,7 +201,7 @@ impl Pool {
 
 impl Shared {
     /// Whom to join through where no node of the pool is live.
-    pub(super) fn from_outside(&self) -> Vec<String> {
+    pub(super) fn outsiders(&self) -> Vec<String> {
         let mut contacts = self.board.note().contacts;
         contacts.extend(self.settings.bootstrap.iter().cloned());
         contacts

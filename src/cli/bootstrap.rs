@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::notify;
@@ -83,10 +83,29 @@ pub fn serve(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
     outcome
 }
 
+/// What tells the service to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one, and names it.
+    async fn told(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&str)) -> Result<Stopped, String> {
     // Before anything else, so that a signal during the start is not lost.
-    let listen_for = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut terminate, mut interrupt) = (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let settings = Settings {
         size: args.pool,
         check_interval: args.check_interval,
@@ -106,19 +125,15 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
     let node_port =
         args.node_port.unwrap_or_else(|| args.host_port.checked_add(1).filter(|_| args.host_port != 0).unwrap_or(0));
     let roster = Roster::new(state.clone(), node_host(&args.host_address), node_port, args.in_process);
-    let pool = Pool::start(settings, roster).await.map_err(|error| error.to_string())?;
+    let pool = tokio::select! {
+        pool = Pool::start(settings, roster) => pool.map_err(|error| error.to_string())?,
+        signal = signals.told() => return Err(format!("{signal} before the ring to join had answered")),
+    };
     let stop = CancellationToken::new();
     let server = tokio::spawn(http::serve(listener, router(pool.clone()), http::Limits::default(), stop.clone()));
-
-    let mut told = async || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
     let first = tokio::select! {
         first = pool.ready(FIRST) => first.map_err(|error| error.to_string()),
-        signal = told() => Err(format!("{signal} before there was a live node")),
+        signal = signals.told() => Err(format!("{signal} before there was a live node")),
     };
     let failure = match first {
         Ok(()) => {
@@ -126,7 +141,7 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
             let directory = state.path().parent().unwrap_or(Path::new("."));
             ready(&format!("bootstrap service at {url}, a pool of {} in {}", args.pool, directory.display()));
             notify("READY=1");
-            let signal = told().await;
+            let signal = signals.told().await;
             notify("STOPPING=1");
             tracing::info!(signal, "told to stop: the nodes leave their ring");
             None
@@ -135,7 +150,7 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
     };
     let stopped = tokio::select! {
         stopped = pool.stop() => stopped,
-        signal = told() => return Err(format!(
+        signal = signals.told() => return Err(format!(
             "{signal} while the nodes were leaving: those that still run are taken over when the service is started again"
         )),
     };

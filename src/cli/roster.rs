@@ -81,7 +81,7 @@ impl Roster {
             let ring = if node.is_alive() {
                 self.client.node_info(&node.addr()).await.ok().and_then(|node| node.ring)
             } else {
-                let directory = node.data_dir.clone()?;
+                let Some(directory) = node.data_dir.clone() else { continue };
                 self.with(move |_| Ok(member_in(&directory).ok().flatten())).await.ok().flatten().and_then(|it| it.ring)
             };
             if ring.is_some() {
