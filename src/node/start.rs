@@ -132,9 +132,17 @@ impl Node {
             (core.chord.membership(), core.chord.ring())
         };
         if membership != Membership::Joining {
-            // What it remembers of the ring may be old: whoever was named may know better. That is not waited for.
-            let node = self.clone();
-            tokio::spawn(self.shutdown_token().run_until_cancelled_owned(async move { node.remember_named().await }));
+            // What it remembers of the ring may be old: whoever was named may know better. Services are not waited for.
+            let sources = config.bootstrap.iter().filter_map(|source| source.parse::<Source>().ok());
+            let (members, services): (Vec<_>, Vec<_>) = sources.partition(|source| matches!(source, Source::Member(_)));
+            for member in members {
+                driver.lock().chord.remember(&Contact::at(member.to_string(), ""));
+            }
+            if !services.is_empty() {
+                let node = self.clone();
+                let remembering = async move { node.remember_named().await };
+                tokio::spawn(self.shutdown_token().run_until_cancelled_owned(remembering));
+            }
             driver.begin_soon(Procedure::Stabilize);
             driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
             return Ok(());

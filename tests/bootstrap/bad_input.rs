@@ -1,5 +1,6 @@
 //! Whoever starts a service wrongly is told in one line what is wrong and what to do, and the exit status says so too.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use crate::common::{Daemon, Lab};
@@ -88,4 +89,51 @@ fn a_pool_has_one_service_and_one_ring() {
     std::fs::write(&state, "{").expect("it can be written");
     fails(&lab, &["--pool", "2"], &["network_state.json is damaged"]);
     std::fs::write(&state, json.to_string()).expect("it can be written");
+}
+
+/// Answers everything with this until the test ends.
+fn stub(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // One read has the whole of so small a request.
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(answer.as_bytes()));
+        }
+    });
+    format!("http://{addr}/return_dht_address")
+}
+
+#[test]
+fn a_service_that_names_nobody_of_use_makes_no_ring() {
+    let lab = Lab::empty();
+    let mine = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port().to_string();
+    let dead = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").to_string();
+    let none = r#"{"initial_peers":[]}"#.to_owned();
+    let nonsense = r#"{"initial_peers":["http://x", "", "h:0"]}"#.to_owned();
+    let itself = format!(r#"{{"initial_peers":["127.0.0.1:{mine}"]}}"#);
+    let gone = format!(r#"{{"initial_peers":["{dead}"]}}"#);
+    let huge = format!(r#"{{"initial_peers":["{}"]}}"#, "x".repeat(100_000));
+    let cases = [
+        (none, "names nobody but this node"),
+        (nonsense, "names nobody but this node"),
+        (itself, "names nobody but this node"),
+        (gone, dead.as_str()),
+        (huge, "longer than 64 KiB"),
+        ("hello".to_owned(), "another program's"),
+    ];
+    std::thread::scope(|scope| {
+        for (answer, words) in cases {
+            let (lab, port) = (&lab, if answer.contains(&mine) { mine.as_str() } else { "0" });
+            scope.spawn(move || {
+                let url = stub(answer);
+                let args = ["--memory", "--port", port, "--bootstrap", &url];
+                let ran = Daemon::try_start(lab.path(), &args).err().unwrap_or_else(|| panic!("{words}: it runs"));
+                let last = ran.stderr.lines().last().unwrap_or_default();
+                assert!(!ran.ok && last.contains(words) && last.contains("8 attempts"), "{words}: {ran:?}");
+            });
+        }
+    });
 }
