@@ -19,7 +19,7 @@ use crate::api::join_host_port;
 use crate::client::{Client, Source};
 use crate::pauses::Pauses;
 
-/// How often the ring to join is asked for, and the pauses between.
+/// How often the ring to join is asked for by a pool that has no members yet, and the pauses between.
 const GREETINGS: u32 = 5;
 const GREETING_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
@@ -108,7 +108,9 @@ impl Pool {
         let client = Client::with_timeout(settings.check_timeout);
         let mut note = recalled.ring;
         if !sources.is_empty() {
-            match ring_through(&sources).await {
+            // A pool that has members need not wait for those that it was told of once.
+            let attempts = if recalled.members.is_empty() { GREETINGS } else { 1 };
+            match ring_through(&sources, attempts).await {
                 Ok((through, ring)) => match &note.id {
                     Some(pool) if *pool != ring => {
                         return Err(PoolError::OtherRing { pool: pool.clone(), other: ring, through });
@@ -323,18 +325,18 @@ async fn leave<M: Member>(shared: &Shared, members: Vec<(M, usize)>) -> Stopped 
 }
 
 /// The ring that these lead to, and who told so; else why it could not be told.
-async fn ring_through(sources: &[Source]) -> Result<(String, String), String> {
+async fn ring_through(sources: &[Source], attempts: u32) -> Result<(String, String), String> {
     let client = Client::with_timeout(Duration::from_secs(5));
     let mut pauses = Pauses::new(GREETING_PAUSES.0, GREETING_PAUSES.1);
     let mut reason = String::new();
-    for attempt in 1..=GREETINGS {
+    for attempt in 1..=attempts {
         for source in sources {
             match ask_ring(&client, source).await {
                 Ok(found) => return Ok(found),
                 Err(error) => reason = error,
             }
         }
-        if attempt < GREETINGS {
+        if attempt < attempts {
             sleep(pauses.next()).await;
         }
     }
