@@ -3,6 +3,7 @@
 pub mod bootstrap;
 mod member;
 mod notify;
+pub mod parse;
 mod roster;
 
 use std::io::Write as _;

@@ -29,8 +29,9 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use chordal::cli::parse;
 use chordal::client::Client;
-use chordal::machine::{network_state, node_verb, parse, places, process, spawn, state_file};
+use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -12,13 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::notify::notify;
+use super::parse;
 use super::roster::Roster;
 use super::{LogFormat, log_to_stderr, raise_descriptor_limit};
 use crate::api::join_host_port;
 use crate::bootstrap::{Pool, Settings, Stopped, router};
 use crate::client::RETURN_DHT_ADDRESS;
 use crate::http;
-use crate::machine::parse;
 use crate::machine::state_file::StateFile;
 
 /// How long the first node may take.

@@ -7,7 +7,6 @@
 
 pub mod network_state;
 pub mod node_verb;
-pub mod parse;
 pub mod places;
 pub mod process;
 pub mod spawn;
