@@ -1,5 +1,12 @@
-//! The command line of the daemon: `chordal start`, which `tasks` runs too.
+//! The command line of the daemon: `chordal start` and `chordal bootstrap-service`, which `tasks` runs too.
 
+pub mod bootstrap;
+mod member;
+mod notify;
+pub mod parse;
+mod roster;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +18,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use bootstrap::BootstrapArgs;
+
+use crate::machine::node_verb;
 use crate::node::{Config, Data, Node};
 
 /// A node of a Chord ring over HTTP.
@@ -27,6 +37,9 @@ pub struct Cli {
 pub enum Command {
     /// Start a node, alone or on the ring of --bootstrap, and run it until it is told to stop
     Start(Box<StartArgs>),
+    /// Keep a pool of nodes that form one ring, and name live ones to those who want to join it
+    #[command(name = "bootstrap-service")]
+    BootstrapService(Box<BootstrapArgs>),
 }
 
 /// What `chordal start` takes.
@@ -44,8 +57,15 @@ pub struct StartArgs {
     /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Members of the ring to join; without any, the node begins a ring of its own
-    #[arg(long, visible_alias = "join", value_name = "HOST:PORT,…", value_delimiter = ',', env = "CHORDAL_BOOTSTRAP")]
+    /// Members of the ring to join, or the URLs of bootstrap services that name some; without any, the node begins a ring of
+    /// its own
+    #[arg(
+        long,
+        visible_alias = "join",
+        value_name = "HOST:PORT|URL,…",
+        value_delimiter = ',',
+        env = "CHORDAL_BOOTSTRAP"
+    )]
     pub bootstrap: Vec<String>,
     /// Directory for what the node must not forget [default: data/ADDRESS in the current directory]
     #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
@@ -122,9 +142,27 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Runs `chordal`.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|verb| verb == "node") {
+        return node_verb::run(arguments);
+    }
     match Cli::try_parse() {
         Ok(Cli { command: Command::Start(args) }) => start(*args),
+        Ok(Cli { command: Command::BootstrapService(args) }) => bootstrap_service(*args),
         Err(error) => misused("chordal", &error),
+    }
+}
+
+/// Runs a bootstrap service until it is told to stop. Says in one line on standard output when it has a live node, and in one
+/// line on standard error why it did not start.
+fn bootstrap_service(args: BootstrapArgs) -> ExitCode {
+    // Who does not look has lost nothing.
+    match bootstrap::serve(args, None, |line| drop(writeln!(std::io::stdout(), "chordal: {line}"))) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("chordal: {reason}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn boot(context: &Context, task: &cli::Boot) -> Result<Report> 
         context.state.remove(|state| {
             killall::end_all(state)?;
             clear(state, context.state.places());
-            Ok(())
+            anyhow::Ok(())
         })?;
     }
     let nodes = booted?;

@@ -18,8 +18,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// What people call the node; without it `node-<port>`.
     pub name: Option<String>,
-    /// Members of the ring to join, `host:port`. Without any the node begins a ring of its own, or goes on with the one that
-    /// its data directory remembers.
+    /// Members of the ring to join, `host:port`, or bootstrap services that name some, as [`Source`](crate::client::Source)
+    /// reads them. Without any the node begins a ring of its own, or goes on with the one that its data directory remembers.
     pub bootstrap: Vec<String>,
     /// Where it keeps what it must not forget.
     pub data: Data,

@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod happenings;
 mod info;
+mod join;
 mod keeping;
 mod maintenance;
 mod many;

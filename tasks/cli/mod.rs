@@ -7,6 +7,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chordal::cli::bootstrap::BootstrapArgs;
 use chordal_protocol::Mode;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -83,6 +84,8 @@ pub(crate) enum Task {
     Monitor(Monitor),
     /// Crawl the ring and check its invariants; non-zero exit if one is violated.
     Doctor(Doctor),
+    /// Keep a pool of nodes and name live ones to those who want to join: the bootstrap service, beside the state file.
+    Manage(Box<BootstrapArgs>),
     /// A tour for newcomers, on a ring of its own.
     Demo(Demo),
     /// Simulate rings under faults, or overlays of up to a million nodes.
