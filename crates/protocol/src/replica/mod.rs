@@ -66,7 +66,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 500, longest_tail: 4096, most_waiting: 4096, planted: None }
+        Settings { suspicion: 600, longest_tail: 4096, most_waiting: 4096, planted: None }
     }
 }
 
