@@ -398,7 +398,8 @@ impl<'a, S: Store> Turn<'a, S> {
             Reply::Elsewhere { name, later } => self.elsewhere(name, later),
             Reply::Unacceptable => self.step.events.push(Event::Unacceptable),
             Reply::Sealed { name } => self.sealed_elsewhere(name),
-            Reply::Declined { .. } | Reply::NotInstalled { .. } => {}
+            Reply::Declined { name, ballot } => self.declined(from, name, ballot),
+            Reply::NotInstalled { .. } => {}
         }
     }
 
