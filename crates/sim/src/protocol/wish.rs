@@ -325,6 +325,7 @@ impl World<'_> {
             let text = format!("nobody could say what key {} holds", past.key.short());
             self.checker.violated("served_in_the_end", text);
         }
+        self.look_at_decisions();
     }
 
     fn is_anything_wanted(&self) -> bool {
