@@ -81,3 +81,16 @@ fn who_leaves_takes_no_content_with_it() {
     let setup = Setup { nodes: (3, 5), seconds: 20.0, operations: 40.0, keys: 3, churn: 0.1, faults, ..with_content() };
     sound_or_quiet(&Setup { content: Some(content), ..setup }, 0..16);
 }
+
+#[test]
+fn a_node_that_remains_alone_comes_to_rest() {
+    // It merged its two views over its own place on the circle, and had to split the whole again, three times a second.
+    let mut content = keeper::Settings::default();
+    content.replica.suspicion = 200;
+    let faults = "loss=0.1,duplicate=0.1,delay=1..100ms,crash=0.05,restart=0.5,pause=0.05,partition=0.05,full=0.02";
+    let setup = Setup { nodes: (3, 5), seconds: 20.0, operations: 40.0, keys: 3, churn: 0.03, ..with_content() };
+    let setup = Setup { faults: faults.parse().unwrap(), sparing: Some(false), content: Some(content), ..setup };
+    for seed in [122, 147] {
+        assert_eq!(run(&setup, seed, None).violation, None, "seed {seed}");
+    }
+}
