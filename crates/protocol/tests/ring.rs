@@ -37,7 +37,8 @@ fn a_node_that_stands_alone_gives_up_its_ring_when_it_is_invited_to_another() {
     let mut alone = created(9, Ring { id: RingId([9; 16]), ..RING });
     let (outcome, events) = ask(&mut alone, 0, Request::Invite(RING));
     assert_eq!(outcome, Outcome::Reply(Reply::Accepted));
-    let joins = |event: &Event| matches!(event, Event::Begin(Procedure::Join { contacts }) if *contacts == [contact(0)]);
+    let joins =
+        |event: &Event| matches!(event, Event::Begin(Procedure::Join { contacts }) if *contacts == [contact(0)]);
     assert!(events.iter().any(joins), "{events:?}");
 }
 

@@ -47,7 +47,8 @@ fn wire(at: f64, node: char, side: &str, to: char) -> Value {
 
 #[test]
 fn a_ring_heals_after_it_was_wired_by_hand() {
-    let wires = [wire(8.0, '1', "successor", '9'), wire(8.0, '5', "predecessor", 'd'), wire(8.0, '9', "successor", '3')];
+    let wires =
+        [wire(8.0, '1', "successor", '9'), wire(8.0, '5', "predecessor", 'd'), wire(8.0, '9', "successor", '3')];
     let then = [&[put(7.0, "a", "n1"), put(7.0, "b", "n9")][..], &wires].concat();
     let (_, lines) = must_be_whole(&ring("13579bdf", 10.0, Some(3), &then));
     assert!(lines.iter().any(|line| line.contains("n1: successors") && line.contains("=> n9")), "it was wired");
@@ -69,11 +70,7 @@ fn two_halves_that_were_wired_into_rings_of_their_own_find_each_other() {
 
 #[test]
 fn a_lone_survivor_is_isolated_and_comes_back_when_the_other_does() {
-    let then = [
-        put(5.0, "a", "n1"),
-        json!({"at": 6.0, "crash": "n9"}),
-        json!({"at": 12.0, "restart": "n9"}),
-    ];
+    let then = [put(5.0, "a", "n1"), json!({"at": 6.0, "crash": "n9"}), json!({"at": 12.0, "restart": "n9"})];
     let (_, lines) = must_be_whole(&ring("19", 16.0, Some(2), &then));
     assert!(lines.iter().any(|line| line.contains("n1 is isolated")), "{}", lines.join("\n"));
 }
@@ -112,8 +109,17 @@ fn a_write_outlives_its_primary() {
     let (outcome, lines) = must_be_whole(&ring("159d", 20.0, Some(3), &then));
     assert_eq!(outcome.content.unknown, 0);
     let wanted = [
-        "keeps version", "n9 crashes", "asks again", "does not hear the primary", "prepare", "promises", "stage", "votes for",
-        "has installed", "the client is told: done", "the client is told: full",
+        "keeps version",
+        "n9 crashes",
+        "asks again",
+        "does not hear the primary",
+        "prepare",
+        "promises",
+        "stage",
+        "votes for",
+        "has installed",
+        "the client is told: done",
+        "the client is told: full",
     ];
     let mut rest = &lines[lines.iter().position(|line| line.contains("put moon")).unwrap()..];
     for word in wanted {

@@ -77,7 +77,8 @@ fn who_leaves_takes_no_content_with_it() {
     // for good.
     let mut content = keeper::Settings::default();
     content.replica.suspicion = 200;
-    let faults = "loss=0.1,duplicate=0.1,delay=1..100ms,crash=0.05,restart=0.5,pause=0.05,partition=0.05".parse().unwrap();
+    let faults =
+        "loss=0.1,duplicate=0.1,delay=1..100ms,crash=0.05,restart=0.5,pause=0.05,partition=0.05".parse().unwrap();
     let setup = Setup { nodes: (3, 5), seconds: 20.0, operations: 40.0, keys: 3, churn: 0.1, faults, ..with_content() };
     sound_or_quiet(&Setup { content: Some(content), ..setup }, 0..16);
 }

@@ -141,7 +141,8 @@ impl World<'_> {
         let me = machine.chord.me().clone();
         if !member && machine.bootstrap.is_empty() {
             // The first one of a ring has lost its disk, and its operator tells it where the others are.
-            let others = self.hosts.iter().filter(|other| other.ring == 0 && other.is_live() && other.chord.me().id != me.id);
+            let others =
+                self.hosts.iter().filter(|other| other.ring == 0 && other.is_live() && other.chord.me().id != me.id);
             let others: Vec<Contact> = others.map(|other| other.chord.me().clone()).collect();
             self.hosts[host].bootstrap = others;
         }

@@ -84,7 +84,9 @@ impl World<'_> {
             there.extend(host.shelf.as_ref().map(|shelf| shelf.keeper.me()));
         }
         let mut forgettable = None;
-        for shelf in self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()).filter_map(|it| it.shelf.as_ref()) {
+        for shelf in
+            self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()).filter_map(|it| it.shelf.as_ref())
+        {
             let durable = shelf.keeper.replica().durable();
             self.service.most_over = self.service.most_over.max(durable.over.len() as u64);
             let told = |value: &Value| {
