@@ -25,9 +25,11 @@ sim:
 model:
 	cargo test --release -p chordal-protocol --test model --locked -- --include-ignored --nocapture
 
-# Stores and lookups per second through random nodes of twelve, beside an empty axum server in the same run.
+# Stores and lookups per second through random nodes of twelve, and addresses per second of a bootstrap service and what kills do
+# to it, each beside an empty axum server in the same run.
 bench:
 	cargo bench --bench ring --locked
+	cargo bench --bench bootstrap --locked
 
 ci:
 	.ci/run

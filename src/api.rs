@@ -305,6 +305,13 @@ pub struct Left {
     pub left: NodeRef,
 }
 
+/// `GET /return_dht_address` of a bootstrap service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialPeers {
+    /// Members of the ring, `host:port`, in random order.
+    pub initial_peers: Vec<String>,
+}
+
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Problem {

@@ -1,16 +1,26 @@
-//! The command line of the daemon: `chordal start`, which `tasks` runs too.
+//! The command line of the daemon: `chordal start` and `chordal bootstrap-service`, which `tasks` runs too.
 
+pub mod bootstrap;
+mod member;
+mod notify;
+pub mod parse;
+mod roster;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chordal_protocol::{Id, LONGEST_NAME, Mode};
+use chordal_protocol::{Id, LONGEST_NAME, Mode, Ring};
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use bootstrap::BootstrapArgs;
+
+use crate::machine::node_verb;
 use crate::node::{Config, Data, Node};
 
 /// A node of a Chord ring over HTTP.
@@ -27,6 +37,9 @@ pub struct Cli {
 pub enum Command {
     /// Start a node, alone or on the ring of --bootstrap, and run it until it is told to stop
     Start(Box<StartArgs>),
+    /// Keep a pool of nodes that form one ring, and name live ones to those who want to join it
+    #[command(name = "bootstrap-service")]
+    BootstrapService(Box<BootstrapArgs>),
 }
 
 /// What `chordal start` takes.
@@ -44,8 +57,15 @@ pub struct StartArgs {
     /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Members of the ring to join; without any, the node begins a ring of its own
-    #[arg(long, visible_alias = "join", value_name = "HOST:PORT,…", value_delimiter = ',', env = "CHORDAL_BOOTSTRAP")]
+    /// Members of the ring to join, or the URLs of bootstrap services that name some; without any, the node begins a ring of
+    /// its own
+    #[arg(
+        long,
+        visible_alias = "join",
+        value_name = "HOST:PORT|URL,…",
+        value_delimiter = ',',
+        env = "CHORDAL_BOOTSTRAP"
+    )]
     pub bootstrap: Vec<String>,
     /// Directory for what the node must not forget [default: data/ADDRESS in the current directory]
     #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
@@ -71,10 +91,14 @@ pub struct StartArgs {
     /// Wire the successor by hand, as in the first lab (needs --lab)
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_SUCC")]
     pub succ: Option<String>,
-    /// Largest value in bytes
+    /// Largest value in bytes on a ring that this node begins; who joins learns it
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, value_parser = value_limit,
           env = "CHORDAL_VALUE_LIMIT")]
     pub value_limit: usize,
+    /// How many nodes keep each value on a ring that this node begins: 1 to 16, or `all` (16: every node of a ring of no more).
+    /// Crashes of fewer than half of them lose nothing. Who joins learns it
+    #[arg(long, value_name = "COPIES", default_value = "3", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
+    pub replication_factor: u8,
     /// Milliseconds between two rounds of stabilizing
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
           env = "CHORDAL_STABILIZE_INTERVAL")]
@@ -103,6 +127,12 @@ fn value_limit(text: &str) -> Result<usize, String> {
     limit.ok_or_else(|| format!("a number of bytes from 1 to {most}: a value travels between nodes in one message"))
 }
 
+fn copies(text: &str) -> Result<u8, String> {
+    let most = Ring::MOST_COPIES;
+    let copies = if text == "all" { Some(most) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
+    copies.ok_or_else(|| format!("a number of nodes from 1 to {most}, or `all`; 3 is usual"))
+}
+
 fn name(text: &str) -> Result<String, String> {
     if (1..=LONGEST_NAME).contains(&text.len()) && !text.contains(char::is_control) {
         return Ok(text.to_owned());
@@ -112,9 +142,27 @@ fn name(text: &str) -> Result<String, String> {
 
 /// Runs `chordal`.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|verb| verb == "node") {
+        return node_verb::run(arguments);
+    }
     match Cli::try_parse() {
         Ok(Cli { command: Command::Start(args) }) => start(*args),
+        Ok(Cli { command: Command::BootstrapService(args) }) => bootstrap_service(*args),
         Err(error) => misused("chordal", &error),
+    }
+}
+
+/// Runs a bootstrap service until it is told to stop. Says in one line on standard output when it has a live node, and in one
+/// line on standard error why it did not start.
+fn bootstrap_service(args: BootstrapArgs) -> ExitCode {
+    // Who does not look has lost nothing.
+    match bootstrap::serve(args, None, |line| drop(writeln!(std::io::stdout(), "chordal: {line}"))) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("chordal: {reason}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -235,6 +283,7 @@ fn config(args: StartArgs) -> Config {
         pred: args.pred,
         succ: args.succ,
         value_limit: args.value_limit,
+        replication_factor: args.replication_factor,
         stabilize_interval: Duration::from_millis(args.stabilize_interval),
         ..Config::default()
     }

@@ -8,10 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::cli;
 use crate::context::Context;
-use crate::fleet::{self, Contacts, Plan};
+use crate::fleet::{self, Contacts, NotReady, Plan};
 use crate::network_state::NodeEntry;
 use crate::output::{self, Report};
-use crate::spawn::NotReady;
 
 /// How many nodes are brought up at the same time.
 const AT_ONCE: usize = 8;

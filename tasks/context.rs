@@ -51,7 +51,7 @@ impl Context {
     pub(crate) fn askable(&self, via: Option<&str>) -> Result<Vec<NodeEntry>> {
         match via {
             Some(name) => Ok(vec![self.running_node(name)?]),
-            None => self.state.awake(),
+            None => Ok(self.state.awake()?),
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::context::Context;
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output;
 use crate::places::Places;
-use crate::spawn::{self, NotReady, ReadyNote};
+use crate::spawn::{self, ReadyNote};
+use crate::state_file::StateError;
 
 /// How long a node may take to get ready.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,6 +80,13 @@ impl Plan {
         self.options.extend(id.into_iter().flat_map(|id| ["--id".to_owned(), id.to_owned()]));
         self
     }
+
+    /// With how many copies of each value a ring begins.
+    pub(crate) fn copies(mut self, copies: Option<&str>) -> Plan {
+        let option = |copies: &str| ["--replication-factor".to_owned(), copies.to_owned()];
+        self.options.extend(copies.into_iter().flat_map(option));
+        self
+    }
 }
 
 /// A node whose process has been spawned.
@@ -137,7 +145,7 @@ pub(crate) fn spawn_new(state: &mut NetworkState, places: &Places, plan: &Plan) 
         }
         Err(error) => {
             places.clear(&entry);
-            Err(error)
+            Err(error.into())
         }
     }
 }
@@ -180,7 +188,7 @@ pub(crate) async fn see_through(
     mut spawned: Spawned,
     patience: Duration,
 ) -> Result<Option<NodeEntry>, NotReady> {
-    match spawn::wait_ready(&spawned.entry, &mut spawned.child, patience, &context.interrupt).await {
+    match spawn::wait_ready(&spawned.entry, Some(&mut spawned.child), patience, &context.interrupt).await {
         Ok(note) => {
             let entry = context.state.update(|state| write_ready(state, &spawned.entry, &note))?;
             if entry.is_none() {
@@ -195,7 +203,7 @@ pub(crate) async fn see_through(
         }
         Err(not_ready) => {
             give_up(context, spawned).await?;
-            Err(not_ready)
+            Err(not_ready.into())
         }
     }
 }
@@ -228,7 +236,7 @@ async fn give_up(context: &Context, mut spawned: Spawned) -> Result<()> {
                 entry.id = Some(member.contact.id);
             }
         }
-        Ok(())
+        Ok::<_, StateError>(())
     })?;
     if nothing_stays {
         context.state.places().clear(gone);
@@ -242,6 +250,20 @@ pub(crate) fn explain(context: &Context, failed: NotReady) -> anyhow::Error {
         failed.log_tail.iter().for_each(|line| output::warn(&format!("    {line}")));
     }
     failed.reason
+}
+
+/// Why a node did not get ready.
+pub(crate) struct NotReady {
+    /// In one line.
+    pub(crate) reason: anyhow::Error,
+    /// The last lines of its log.
+    log_tail: Vec<String>,
+}
+
+impl From<spawn::NotReady> for NotReady {
+    fn from(failed: spawn::NotReady) -> NotReady {
+        NotReady { reason: anyhow!(failed.reason), log_tail: failed.log_tail }
+    }
 }
 
 impl From<anyhow::Error> for NotReady {

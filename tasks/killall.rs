@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::network_state::{NetworkState, Status};
 use crate::output::{self, Report};
 use crate::process;
+use crate::state_file::StateFile;
 
 /// How long killed processes may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -22,18 +23,19 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         let text = format!("There is no ring in {}; nothing to end.", state.path().display());
         return Report::new(json!({ "killed": 0, "kept_data": false }), text);
     }
+    end_service(state)?;
     let killed = if task.keep_data {
         state.update(|nodes| {
             let killed = end_all(nodes)?;
             nodes.nodes.iter_mut().for_each(|node| node.status = Status::Stopped);
-            Ok(killed)
+            anyhow::Ok(killed)
         })?
     } else {
         let killed = state.remove(|nodes| {
             let killed = end_all(nodes)?;
             nodes.nodes.iter().for_each(|node| state.places().clear(node));
             state.places().clear_empty();
-            Ok(killed)
+            anyhow::Ok(killed)
         })?;
         killed.unwrap_or(0)
     };
@@ -45,6 +47,19 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
         false => format!("{} ended; state, logs and data are removed.", output::nodes(killed)),
     };
     Report::new(json!({ "killed": killed, "kept_data": task.keep_data }), text)
+}
+
+/// Kills the bootstrap service that keeps these nodes, which would only bring them back. Without the lock, for which the
+/// service may be waiting.
+fn end_service(state: &StateFile) -> Result<()> {
+    let Some(service) = state.load()?.and_then(|nodes| nodes.bootstrap) else { return Ok(()) };
+    ensure!(
+        process::kill_and_wait(service.pid, &service.started, DEATH),
+        "process {} of the bootstrap service was killed but is still there; look at it with `ps {}`, then try again",
+        service.pid,
+        service.pid
+    );
+    Ok(())
 }
 
 /// Kills one node and leaves its entry as stopped.
@@ -62,7 +77,7 @@ pub(crate) fn kill(context: &Context, task: &cli::Named) -> Result<Report> {
         if let Some(entry) = state.entry_mut(name) {
             entry.status = if entry.is_alive() { entry.status } else { Status::Stopped };
         }
-        Ok(())
+        anyhow::Ok(())
     })?;
     let text = format!("{name} is killed. The ring closes over it by itself; `tasks start {name}` brings it back.");
     Report::new(json!({ "killed": name, "pid": node.pid }), text)

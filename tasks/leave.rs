@@ -31,7 +31,7 @@ pub(crate) async fn leave(context: &Context, task: &cli::Named) -> Result<Report
     );
     context.state.update(|state| {
         state.nodes.retain(|entry| entry.name != *name || entry.pid != node.pid);
-        Ok(())
+        anyhow::Ok(())
     })?;
     context.state.places().clear(&node);
     let text = format!("{name} ({}) has handed over what it held and is gone.", node.short_id());

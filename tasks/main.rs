@@ -20,19 +20,13 @@ mod leave;
 mod lipsum;
 mod list;
 mod lookup;
+mod manage;
 mod monitor;
-mod network_state;
-mod node_verb;
 mod off_thread;
 mod output;
-mod parse;
-mod places;
-mod process;
 mod screen;
 mod simulate;
-mod spawn;
 mod start;
-mod state_file;
 mod store;
 mod storemany;
 mod value;
@@ -42,7 +36,9 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use chordal::cli::parse;
 use chordal::client::Client;
+use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +91,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Monitor(task) => monitor::monitor(context, task).await,
         Task::Doctor(task) => doctor::doctor(context, task).await,
         Task::Demo(task) => demo::demo(context, task).await,
+        Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
         Task::Completions(task) => completions::completions(task),
     }
@@ -124,7 +121,7 @@ fn work(cli: &Cli) -> Result<Report> {
 fn ends_itself(task: &Task) -> bool {
     match task {
         Task::Boot(_) | Task::Reboot(_) | Task::Add(_) | Task::Addmany(_) | Task::Join(_) | Task::Start(_) => true,
-        Task::Demo(_) | Task::Monitor(_) | Task::Logs(_) | Task::Export(_) | Task::Import(_) => true,
+        Task::Demo(_) | Task::Manage(_) | Task::Monitor(_) | Task::Logs(_) | Task::Export(_) | Task::Import(_) => true,
         Task::Doctor(task) => task.watch,
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,

@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 
 use crate::cli;
 use crate::context::Context;
-use crate::fleet::{self, Spawned};
+use crate::fleet::{self, NotReady, Spawned};
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output::{self, Report};
 use crate::places::Places;
-use crate::spawn::NotReady;
+use crate::state_file::StateError;
 
 /// What each of many nodes that start at once adds to the patience with all of them.
 const PATIENCE_PER_NODE: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ async fn bring_back(context: &Context, stopped: Vec<NodeEntry>) -> Result<(Vec<N
     let names: Vec<String> = stopped.iter().map(|node| node.name.clone()).collect();
     // Under the lock, for a store that is being looked at cannot be opened by a node that another task starts.
     let (durable, mut forgetful): (Vec<_>, Vec<_>) =
-        context.state.update(|_| Ok(stopped.into_iter().partition(remembers)))?;
+        context.state.update(|_| Ok::<_, StateError>(stopped.into_iter().partition(remembers)))?;
     let mut waves = vec![durable];
     if waves[0].is_empty() && context.state.ring()?.awake().is_empty() {
         waves.push(forgetful.drain(..1).collect());

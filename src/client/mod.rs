@@ -23,6 +23,7 @@
 
 mod error;
 mod kv;
+mod source;
 mod transport;
 
 use std::time::Duration;
@@ -36,6 +37,8 @@ use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, 
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
+pub(crate) use source::check_host;
+pub use source::{RETURN_DHT_ADDRESS, Source, SourceError};
 use transport::{Ask, Transport};
 
 /// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.

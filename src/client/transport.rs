@@ -32,6 +32,7 @@ pub(super) struct Ask {
     headers: Vec<(HeaderName, String)>,
     body: Option<Bytes>,
     again: bool,
+    largest_answer: usize,
 }
 
 /// What came back.
@@ -43,7 +44,15 @@ pub(super) struct Answer {
 
 impl Ask {
     pub(super) fn new(method: Method, addr: &str, path: impl Into<String>) -> Ask {
-        Ask { method, addr: addr.to_owned(), path: path.into(), headers: Vec::new(), body: None, again: false }
+        Ask {
+            method,
+            addr: addr.to_owned(),
+            path: path.into(),
+            headers: Vec::new(),
+            body: None,
+            again: false,
+            largest_answer: LARGEST_ANSWER,
+        }
     }
 
     /// A GET, which may be repeated.
@@ -60,6 +69,12 @@ impl Ask {
     /// Gives it a header.
     pub(super) fn header(mut self, name: HeaderName, value: impl Into<String>) -> Ask {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Takes no answer of more bytes than this.
+    pub(super) fn at_most(mut self, bytes: usize) -> Ask {
+        self.largest_answer = bytes;
         self
     }
 
@@ -120,8 +135,8 @@ impl Transport {
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(ask, &error))? {
-            if body.len() + chunk.len() > LARGEST_ANSWER {
-                return Err(garbled(ask, format!("its answer is longer than {} MiB", LARGEST_ANSWER >> 20)));
+            if body.len() + chunk.len() > ask.largest_answer {
+                return Err(garbled(ask, format!("its answer is longer than {} KiB", ask.largest_answer >> 10)));
             }
             body.extend_from_slice(&chunk);
         }

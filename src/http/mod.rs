@@ -38,6 +38,7 @@ pub(crate) use content::KEY_LIMIT;
 pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;
+pub(crate) use query::Params;
 pub use server::serve;
 use table::Table;
 
@@ -91,8 +92,10 @@ fn table() -> Table {
 /// Adds what every router of ours has: answers for unknown paths and methods, and the layer that logs requests, reads
 /// unwanted bodies away and keeps errors readable.
 pub fn finish(router: Router) -> Router {
-    router
-        .fallback(map::no_route)
-        .method_not_allowed_fallback(map::wrong_method)
-        .layer(axum::middleware::from_fn(around::around))
+    layered(router.fallback(map::no_route).method_not_allowed_fallback(map::wrong_method))
+}
+
+/// The same without the answers for unknown paths and methods, for routers that have their own.
+pub(crate) fn layered(router: Router) -> Router {
+    router.layer(axum::middleware::from_fn(around::around))
 }

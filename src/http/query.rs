@@ -8,11 +8,11 @@ use chordal_protocol::Id;
 use super::{ApiError, Kind};
 
 /// The parameters of a query, decoded; each at most once, and none that the route does not know.
-pub(super) struct Params(Vec<(String, String)>);
+pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Reads the query of `uri` as a form: `+` is a space and `%XX` a byte of UTF-8.
-    pub(super) fn of(uri: &Uri, known: &[&str]) -> Result<Params, ApiError> {
+    pub(crate) fn of(uri: &Uri, known: &[&str]) -> Result<Params, ApiError> {
         let mut params: Vec<(String, String)> = Vec::new();
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -33,13 +33,13 @@ impl Params {
     }
 
     /// Takes the value of a parameter out.
-    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// Takes a parameter out and parses it; `what` says how it should look.
-    pub(super) fn parse<T: std::str::FromStr>(&mut self, name: &str, what: &str) -> Result<Option<T>, ApiError> {
+    pub(crate) fn parse<T: std::str::FromStr>(&mut self, name: &str, what: &str) -> Result<Option<T>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(text) => text

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chordal_protocol::{Id, Mode, Settings, keeper};
+use chordal_protocol::{Id, Mode, Ring, RingId, Settings, keeper};
 
 use super::detector::Patience;
 
@@ -18,8 +18,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// What people call the node; without it `node-<port>`.
     pub name: Option<String>,
-    /// Members of the ring to join, `host:port`. Without any the node begins a ring of its own, or goes on with the one that
-    /// its data directory remembers.
+    /// Members of the ring to join, `host:port`, or bootstrap services that name some, as [`Source`](crate::client::Source)
+    /// reads them. Without any the node begins a ring of its own, or goes on with the one that its data directory remembers.
     pub bootstrap: Vec<String>,
     /// Where it keeps what it must not forget.
     pub data: Data,
@@ -33,8 +33,10 @@ pub struct Config {
     pub pred: Option<String>,
     /// Wire the successor by hand to this address; only with `lab`.
     pub succ: Option<String>,
-    /// The largest value it takes, in bytes.
+    /// The largest value that a ring takes which this node begins, in bytes. Who joins learns it.
     pub value_limit: usize,
+    /// How many nodes keep each value on a ring which this node begins, from 1 to [`Ring::MOST_COPIES`]. Who joins learns it.
+    pub replication_factor: u8,
     /// How often it stabilizes.
     pub stabilize_interval: Duration,
     /// How long other nodes may take to answer.
@@ -67,6 +69,12 @@ pub enum Data {
 impl Config {
     /// The largest [`Config::value_limit`]: a value and its key, which may be the same bytes again, fit into one message.
     pub const LARGEST_VALUE_LIMIT: usize = 4 << 20;
+
+    /// The settings of a ring that this node begins.
+    pub(crate) fn ring(&self, id: RingId) -> Ring {
+        let Config { lab, replication_factor, .. } = *self;
+        Ring { id, lab, replication_factor, value_limit: self.value_limit as u32 }
+    }
 }
 
 impl Default for Config {
@@ -84,6 +92,7 @@ impl Default for Config {
             pred: None,
             succ: None,
             value_limit: 1 << 20,
+            replication_factor: 3,
             stabilize_interval: Duration::from_millis(500),
             patience: Patience::default(),
             operation_deadline: Duration::from_secs(10),

@@ -1,4 +1,5 @@
-use chordal_protocol::{Id, Mode};
+use chordal_protocol::replica::{self, Letter, Member, Name, Operation};
+use chordal_protocol::{Contact, Id, Interval, Mode, keeper};
 
 use super::*;
 
@@ -139,5 +140,15 @@ fn questions_have_their_kinds() {
     let route = Request::Route { key: Id::ZERO, mode: Mode::Linear, excluding: None };
     assert_eq!(Kind::of(&route), Kind::Route);
     assert_eq!(Kind::of(&Request::Neighbours), Kind::Ring);
-    assert_eq!(Kind::of(&Request::Read(Id::ZERO)), Kind::Content);
+    assert_eq!(Kind::of(&Request::Welcome(Contact::at(PEER, "joiner"))), Kind::Content);
+    assert_eq!(Kind::of(&Request::Operate(Operation::Get(Id::ZERO))), Kind::Page, "it waits for other nodes in turn");
+    let letters = |count| {
+        let contact = Contact::at(PEER, "member");
+        let member = Member { id: contact.id, incarnation: 1 };
+        let name = Name { range: Interval::whole(Id::ZERO), epoch: 1 };
+        let letter = Letter { from: member, boot: 1, to: member, body: replica::Request::Forget { name } };
+        Request::Keep(keeper::Request::Letters { letters: vec![letter; count], contacts: Vec::new() })
+    };
+    assert_eq!(Kind::of(&letters(1)), Kind::Content);
+    assert_eq!(Kind::of(&letters(LARGE / 100)), Kind::Page, "what is large takes long to travel");
 }

@@ -7,8 +7,13 @@
 //! If a transaction fails, the store tells whether it happened. If it did not, the keeper is put back to what it was: nobody has
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+mod line;
+#[cfg(test)]
+#[path = "keeping_tests.rs"]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,17 +23,10 @@ use chordal_protocol::{Contact, Id, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
+use line::Line;
 
 /// The name under which the keeper's state is stored.
 const STATE: &str = "keeper";
-
-/// How many jobs may wait, and how many bytes of content in them, but one job in any case.
-const WAITING_JOBS: usize = 8_192;
-const WAITING_BYTES: usize = 64 << 20;
-
-/// How many jobs, and how many bytes, become one transaction at most.
-const GROUP_JOBS: usize = 1_024;
-const GROUP_BYTES: usize = 8 << 20;
 
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
@@ -210,84 +208,6 @@ impl Drop for Keeping {
     }
 }
 
-/// The jobs that wait. A queue of our own, because channels count messages, and what has to be bounded here is memory.
-#[derive(Default)]
-struct Line {
-    jobs: Mutex<Jobs>,
-    arrived: Condvar,
-}
-
-#[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<(usize, Job)>,
-    bytes: usize,
-    ticks: usize,
-    closed: bool,
-}
-
-impl Line {
-    fn push(&self, job: Job) -> Result<(), StoreError> {
-        let weight = weight(&job);
-        let mut jobs = self.lock();
-        if jobs.closed {
-            return Err(StoreError::Closed);
-        }
-        if matches!(job, Job::Tick(_)) {
-            // One that waits already is as good.
-            if jobs.ticks > 0 {
-                return Ok(());
-            }
-            jobs.ticks += 1;
-        }
-        let too_heavy = jobs.bytes + weight > WAITING_BYTES && !jobs.waiting.is_empty();
-        if too_heavy || jobs.waiting.len() >= WAITING_JOBS {
-            return Err(StoreError::Overloaded);
-        }
-        jobs.bytes += weight;
-        jobs.waiting.push_back((weight, job));
-        drop(jobs);
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Waits for jobs, and takes those that become the next transaction. `None` once it is closed and empty.
-    fn take(&self) -> Option<Vec<Job>> {
-        let mut jobs = self.lock();
-        while jobs.waiting.is_empty() {
-            if jobs.closed {
-                return None;
-            }
-            jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
-        }
-        let (mut group, mut room) = (Vec::new(), GROUP_BYTES);
-        while let Some((weight, _)) = jobs.waiting.front() {
-            if !group.is_empty() && (*weight > room || group.len() >= GROUP_JOBS) {
-                break;
-            }
-            room = room.saturating_sub(*weight);
-            if let Some((weight, job)) = jobs.waiting.pop_front() {
-                jobs.bytes -= weight;
-                jobs.ticks -= usize::from(matches!(job, Job::Tick(_)));
-                group.push(job);
-            }
-        }
-        Some(group)
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.arrived.notify_all();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The thread's own.
 struct Work {
     line: Arc<Line>,
@@ -312,16 +232,29 @@ struct Doubt {
     error: StoreError,
 }
 
+/// A reply that waits for the disk: it is told what went wrong, if anything has.
+type Late = Box<dyn FnOnce(Option<&StoreError>) + Send>;
+
 /// What may leave the node once the transaction is durable.
 #[derive(Default)]
 struct Out {
     persist: bool,
     /// Whether the state had to be written in any case.
     owed: bool,
-    replies: Vec<Box<dyn FnOnce(Option<&StoreError>) + Send>>,
+    replies: Vec<Late>,
     /// Operations that were begun in this transaction.
     begun: Vec<Token>,
+    /// Whether the node is to leave or to stay. Nobody says so again, so it holds whatever becomes of the transaction.
+    leaving: Option<bool>,
     step: keeper::Step,
+}
+
+impl Drop for Work {
+    /// Whoever comes now is told that it is over, and so are those who wait: the thread has been closed, or has panicked.
+    fn drop(&mut self) {
+        self.line.close();
+        while self.line.take().is_some() {}
+    }
 }
 
 impl Work {
@@ -338,9 +271,6 @@ impl Work {
             }
             self.group(jobs);
         }
-        // Whoever comes now is told that it is over, and so are those who wait.
-        self.line.close();
-        while self.line.take().is_some() {}
     }
 
     /// Does all of these in one transaction.
@@ -366,9 +296,31 @@ impl Work {
                 self.transactions += u64::from(changed);
                 self.release(out);
             }
-            Err(error) => {
-                self.doubt = Some(Doubt { before, out, error });
-                self.settle();
+            Err(error) => match jobs {
+                Some(jobs) => self.refuse(jobs, owed, &error),
+                None => {
+                    self.doubt = Some(Doubt { before, out, error });
+                    self.settle();
+                }
+            },
+        }
+    }
+
+    /// The transaction was not even begun.
+    fn refuse(&mut self, jobs: Vec<Job>, owed: bool, error: &StoreError) {
+        tracing::warn!(%error, "no transaction could be begun");
+        self.must_persist |= owed;
+        for job in jobs {
+            // Who has stopped waiting need not be told.
+            match job {
+                Job::Serve { reply, .. } => drop(reply.send(Err(error.clone()))),
+                Job::Operate { answer, .. } => drop(answer.send(Err(error.clone()))),
+                Job::Found { done, .. } | Job::Begin { done, .. } | Job::State { done, .. } => {
+                    drop(done.send(Err(error.clone())));
+                }
+                Job::Leave(leaves) => leave(&mut self.keeper, leaves),
+                // They come again.
+                Job::Hear { .. } | Job::Tick(_) => {}
             }
         }
     }
@@ -385,6 +337,9 @@ impl Work {
         tracing::warn!(%error, "a transaction failed, and nothing of it has happened");
         self.must_persist |= out.owed;
         self.keeper = before;
+        if let Some(leaves) = out.leaving {
+            leave(&mut self.keeper, leaves);
+        }
         for reply in out.replies {
             reply(Some(&error));
         }
@@ -442,8 +397,7 @@ impl Work {
         let contacts = members.filter_map(|member| Some((member.id, self.keeper.contact(member)?.clone()))).collect();
         let durable = self.keeper.replica().durable();
         let is_new = durable.held.is_empty() && durable.over.is_empty() && durable.staged.is_empty();
-        let seen =
-            Seen { me: Some(self.keeper.me()), views, released: self.keeper.is_released(), is_new, contacts };
+        let seen = Seen { me: Some(self.keeper.me()), views, released: self.keeper.is_released(), is_new, contacts };
         self.tell.send_if_modified(|told| {
             let is_new = **told != seen;
             if is_new {
@@ -510,18 +464,17 @@ fn do_job(
             if has_kept { keeper::Step::default() } else { keeper.found(range) }
         }
         Job::Leave(leaves) => {
-            if leaves {
-                keeper.leave();
-            } else {
-                keeper.stay();
-            }
+            leave(keeper, leaves);
+            out.leaving = Some(leaves);
             keeper::Step::default()
         }
         Job::Begin { incarnation, done } => {
             keeper.begin_anew(store, incarnation);
             out.persist = true;
             out.replies.push(answering(done, ()));
-            keeper::Step::default()
+            // The new keeper knows nothing of what the old one was asked, and would never answer it.
+            let forgotten = waiting.keys().map(|token| (*token, Answer::Unknown)).collect();
+            keeper::Step { answers: forgotten, ..keeper::Step::default() }
         }
         Job::State { name, bytes, done } => {
             store.put_state(name, &bytes);
@@ -535,25 +488,20 @@ fn do_job(
     out.step.events.extend(step.events);
 }
 
+fn leave(keeper: &mut Keeper, leaves: bool) {
+    if leaves {
+        keeper.leave();
+    } else {
+        keeper.stay();
+    }
+}
+
 /// Says this when it is durable, or why it is not.
-fn answering<T: Send + 'static>(reply: Reply<T>, said: T) -> Box<dyn FnOnce(Option<&StoreError>) + Send> {
+fn answering<T: Send + 'static>(reply: Reply<T>, said: T) -> Late {
     Box::new(move |error| {
         // Who has stopped waiting need not be told.
         let _ = reply.send(error.map_or(Ok(said), |error| Err(error.clone())));
     })
-}
-
-fn weight(job: &Job) -> usize {
-    const JOB: usize = 256;
-    JOB + match job {
-        Job::Serve { request, .. } => request.weight(),
-        Job::Hear { reply, .. } => reply.weight(),
-        Job::Operate { operation: Operation::Write(write), .. } => {
-            write.content.len() + write.key.as_ref().map_or(0, Vec::len)
-        }
-        Job::State { bytes, .. } => bytes.len(),
-        _ => 0,
-    }
 }
 
 fn log(event: &Event) {

@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod happenings;
 mod info;
+mod join;
 mod keeping;
 mod maintenance;
 mod many;
@@ -81,9 +82,10 @@ impl Node {
         self.inner.driver.lock().chord.me().clone()
     }
 
-    /// The largest value it takes, in bytes.
+    /// The largest value that its ring takes, in bytes.
     pub fn value_limit(&self) -> usize {
-        self.inner.config.value_limit
+        let ring = self.inner.driver.lock().chord.ring();
+        ring.map_or(self.inner.config.value_limit, |ring| ring.value_limit as usize)
     }
 
     /// Whether its ring was created for lessons.

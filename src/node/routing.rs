@@ -134,10 +134,10 @@ impl Router {
                 Some(told) => match told? {
                     Told::NotMine(hint) => return Err(NodeError::NotMine { hint: self.driver.hint(&id, hint) }),
                     Told::Answer(Answer::Refused(refusal)) => tries.refused("this node", refusal).await?,
-                    Told::Answer(Answer::Unknown) => tries.in_doubt("this node").await?,
+                    Told::Answer(Answer::Unknown) => tries.in_doubt("this node", &operation).await?,
                     Told::Answer(answer) => return Ok(answer),
                 },
-                None => tries.in_doubt("this node").await?,
+                None => tries.in_doubt("this node", &operation).await?,
             }
         }
     }
@@ -174,7 +174,7 @@ impl Router {
             let reply = if is_here { self.ask_here(&tries, &operation).await } else { self.ask_there(&target, &operation).await };
             match reply {
                 Ok(Reply::Answered(Answer::Refused(refusal))) => tries.refused(&target.to_string(), refusal).await?,
-                Ok(Reply::Answered(Answer::Unknown)) => tries.in_doubt(&target.to_string()).await?,
+                Ok(Reply::Answered(Answer::Unknown)) => tries.in_doubt(&target.to_string(), &operation).await?,
                 Ok(Reply::Answered(answer)) => return Ok((answer, Served { owner: target, hops })),
                 Ok(Reply::Refused(Refusal::NotMine(next))) => {
                     driver.lock().chord.forget_owner(&id);
@@ -275,8 +275,8 @@ impl Tries {
     }
 
     /// The primary could not say whether it was done.
-    async fn in_doubt(&mut self, by: &str) -> Result<(), NodeError> {
-        self.unknown = true;
+    async fn in_doubt(&mut self, by: &str, operation: &Operation) -> Result<(), NodeError> {
+        self.unknown |= matches!(operation, Operation::Write(_));
         self.again(format!("{by} hears too few of the nodes that keep it")).await
     }
 

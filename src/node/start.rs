@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chordal_protocol::keeper::Keeper;
-use chordal_protocol::{Chord, Contact, Durable, Id, Interval, Membership, Procedure, Request, Ring, RingId, Side};
+use chordal_protocol::{Chord, Contact, Durable, Id, Interval, Membership, Procedure, Ring, RingId, Side};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -17,14 +17,12 @@ use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
+use crate::client::Source;
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
 
-/// The first and the longest pause between two attempts to join.
-const JOIN_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// How many contacts are asked for their excuse when joining has failed.
-const BLAMED: usize = 3;
+/// The first pause between two attempts to wire by hand; the longest is a second.
+const WIRING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a node did not start. Nothing runs then, and nothing on disk has changed.
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +137,16 @@ impl Node {
             (core.chord.membership(), core.chord.ring())
         };
         if membership != Membership::Joining {
-            // What it remembers of the ring may be old: whoever was named may know better.
-            for addr in &config.bootstrap {
-                driver.lock().chord.remember(&Contact::at(addr.as_str(), ""));
+            // What it remembers of the ring may be old: whoever was named may know better. Services are not waited for.
+            let sources = config.bootstrap.iter().filter_map(|source| source.parse::<Source>().ok());
+            let (members, services): (Vec<_>, Vec<_>) = sources.partition(|source| matches!(source, Source::Member(_)));
+            for member in members {
+                driver.lock().chord.remember(&Contact::at(member.to_string(), ""));
+            }
+            if !services.is_empty() {
+                let node = self.clone();
+                let remembering = async move { node.remember_named().await };
+                tokio::spawn(self.shutdown_token().run_until_cancelled_owned(remembering));
             }
             driver.begin_soon(Procedure::Stabilize);
             driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
@@ -157,7 +162,7 @@ impl Node {
         }
         let wired = config.pred.is_some() || config.succ.is_some();
         let id = if wired { RingId::WIRED_BY_HAND } else { RingId(rand::rng().random()) };
-        driver.run(Procedure::Create { ring: Ring { id, lab: config.lab } }).await;
+        driver.run(Procedure::Create { ring: config.ring(id) }).await;
         if driver.lock().chord.membership() != Membership::Joined {
             return Err(StartError::System("the new ring could not be written down".to_owned()));
         }
@@ -173,51 +178,13 @@ impl Node {
         Ok(())
     }
 
-    /// Tries to join through each contact in turn, until it has worked or makes no sense any more.
-    async fn join(&self) -> Result<(), StartError> {
-        let config = &self.inner.config;
-        let driver = &self.inner.driver;
-        let contacts: Vec<Contact> = config.bootstrap.iter().map(|addr| Contact::at(addr.as_str(), "")).collect();
-        let mut pause = JOIN_PAUSES.0;
-        let mut reason = String::new();
-        for attempt in 1..=config.join_attempts {
-            driver.run(Procedure::Join { contacts: contacts.clone() }).await;
-            if driver.lock().chord.membership() == Membership::Joined {
-                return Ok(());
-            }
-            if let Some(failure) = driver.happenings.take_join_failure() {
-                if !failure.may_pass {
-                    return Err(StartError::Join(failure.reason));
-                }
-                reason = failure.reason;
-            }
-            if attempt < config.join_attempts {
-                tracing::warn!(attempt, of = config.join_attempts, %reason, "could not join; trying again");
-                tokio::time::sleep(pause.mul_f64(rand::rng().random_range(0.5..1.0))).await;
-                pause = (pause * 2).min(JOIN_PAUSES.1);
-            }
-        }
-        for contact in contacts.iter().take(BLAMED) {
-            // Procedures know no more than that there was no answer; people want to know why.
-            if let Err(no_answer) = driver.ask(contact, &Request::Hello).await {
-                reason = format!("{contact} gives no answer that can be used: {no_answer}");
-                break;
-            }
-        }
-        let through = config.bootstrap.join(", ");
-        let attempts = config.join_attempts;
-        Err(StartError::Join(format!(
-            "{attempts} attempts through {through} failed, the last because {reason}. Is a node of that ring running there?"
-        )))
-    }
-
     /// A node that is wired by hand may be started before the one that it is wired to.
     fn wire_when_it_answers(&self, side: Side, addr: String) {
         let node = self.clone();
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + node.inner.config.ready_deadline;
             let wired = async {
-                let mut pause = JOIN_PAUSES.0;
+                let mut pause = WIRING_PAUSE;
                 while let Err(error) = node.rewire(side, &addr).await {
                     tracing::info!(%error, ?side, "not wired yet; trying again");
                     tokio::time::sleep(pause).await;
@@ -236,6 +203,8 @@ impl Node {
 pub struct StoppedMember {
     /// Who it is.
     pub contact: Contact,
+    /// The id of its ring, 32 hex digits.
+    pub ring: Option<String>,
     /// How many values it holds.
     pub values: u64,
 }
@@ -253,7 +222,7 @@ pub fn member_in(dir: &Path) -> Result<Option<StoppedMember>, StoreError> {
     };
     let held = Keeping::remembered(&store)?.map(|durable| durable.replica.held).unwrap_or_default();
     let values = held.keys().map(|name| store.count(&name.area())).sum::<Result<u64, StoreError>>()?;
-    Ok(Some(StoppedMember { contact: durable.me, values }))
+    Ok(Some(StoppedMember { contact: durable.me, ring: durable.ring.map(|ring| ring.id.to_string()), values }))
 }
 
 /// A node that has left has handed over all that it held.
@@ -276,7 +245,13 @@ fn check(config: &Config) -> Result<(), StartError> {
     if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
         return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
     }
-    for addr in config.bootstrap.iter().chain(&config.advertise).chain(&config.pred).chain(&config.succ) {
+    if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) {
+        return wrong("a value is kept on from 1 to 16 nodes");
+    }
+    for source in &config.bootstrap {
+        source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
+    }
+    for addr in config.advertise.iter().chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;
     }
     Ok(())

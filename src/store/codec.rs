@@ -4,6 +4,7 @@
 //! later layout takes tags of its own and raises the format of the file. The fields are named here and not taken from
 //! [`Record`], whose shape on the wire may change while files stay.
 
+use chordal_protocol::replica::Outcome;
 use chordal_protocol::{Content, Id, Record, RequestId, Version};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -50,19 +51,34 @@ pub(super) fn encode(record: &Record) -> Result<Vec<u8>, Damaged> {
 
 /// The record that was stored under `id` in this form.
 pub(super) fn decode(id: Id, stored: &[u8]) -> Result<Record, Damaged> {
+    let (tag, fields) = fields(id, stored)?;
+    let Fields { version, request, key, content_type, bytes } = fields;
+    let content = match tag {
+        VALUE => Content::Value { bytes: bytes.to_vec(), content_type: content_type.to_owned() },
+        _ => Content::Tombstone,
+    };
+    Ok(Record { id, key: key.map(<[u8]>::to_vec), content, version, request })
+}
+
+/// The version of the record that was stored under `id` in this form, and whether it is a value: what is looked at in each
+/// record when a store is opened, without copying its content.
+pub(super) fn glance(id: Id, stored: &[u8]) -> Result<(Version, bool), Damaged> {
+    let (tag, fields) = fields(id, stored)?;
+    Ok((fields.version, tag == VALUE))
+}
+
+/// The tag, which is one that is known, and the fields.
+fn fields(id: Id, stored: &[u8]) -> Result<(u8, Fields<'_>), Damaged> {
     let damaged = |reason: &str| Damaged { id, reason: reason.to_owned() };
     let (tag, rest) = stored.split_first().ok_or_else(|| damaged("it is empty"))?;
     let (fields, rest) = postcard::take_from_bytes::<Fields<'_>>(rest).map_err(|error| damaged(&error.to_string()))?;
     if !rest.is_empty() {
         return Err(damaged("something follows it"));
     }
-    let content = match *tag {
-        VALUE => Content::Value { bytes: fields.bytes.to_vec(), content_type: fields.content_type.to_owned() },
-        TOMBSTONE => Content::Tombstone,
-        _ => return Err(damaged("its tag is unknown")),
-    };
-    let Fields { version, request, key, .. } = fields;
-    Ok(Record { id, key: key.map(<[u8]>::to_vec), content, version, request })
+    match *tag {
+        VALUE | TOMBSTONE => Ok((*tag, fields)),
+        _ => Err(damaged("its tag is unknown")),
+    }
 }
 
 /// How much a record weighs in a page or in a queue, in bytes: its key, its value and its content type.
@@ -76,6 +92,57 @@ pub(super) fn content_size(content: &Content) -> usize {
         Content::Value { bytes, content_type } => bytes.len() + content_type.len(),
         Content::Tombstone => 0,
     }
+}
+
+/// The id in what a record lies under.
+pub(super) fn id_of(key: &[u8; 40]) -> Id {
+    let mut id = [0; 32];
+    id.copy_from_slice(&key[8..]);
+    Id::from_bytes(id)
+}
+
+/// The request in what an outcome lies under.
+pub(super) fn request_of(key: &[u8; 24]) -> RequestId {
+    let mut request = [0; 16];
+    request.copy_from_slice(&key[8..]);
+    RequestId(u128::from_be_bytes(request))
+}
+
+/// What a record lies under: the number of its area, and its id.
+pub(super) fn record_key(number: u64, id: &Id) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(id.as_bytes());
+    key
+}
+
+/// What the outcome of a request lies under.
+pub(super) fn outcome_key(number: u64, request: RequestId) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(&request.0.to_be_bytes());
+    key
+}
+
+/// The stored form of an outcome.
+pub(super) fn outcome_bytes(outcome: &Outcome) -> [u8; 48] {
+    let mut bytes = [0; 48];
+    bytes[..32].copy_from_slice(outcome.id.as_bytes());
+    bytes[32..40].copy_from_slice(&outcome.version.epoch.to_be_bytes());
+    bytes[40..].copy_from_slice(&outcome.version.sequence.to_be_bytes());
+    bytes
+}
+
+/// The outcome that was stored in this form.
+pub(super) fn outcome_of(bytes: &[u8; 48]) -> Outcome {
+    let part = |from: usize| {
+        let mut part = [0; 8];
+        part.copy_from_slice(&bytes[from..from + 8]);
+        u64::from_be_bytes(part)
+    };
+    let mut id = [0; 32];
+    id.copy_from_slice(&bytes[..32]);
+    Outcome { id: Id::from_bytes(id), version: Version { epoch: part(32), sequence: part(40) } }
 }
 
 #[cfg(test)]

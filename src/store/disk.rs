@@ -9,20 +9,20 @@
 //! that was full is in use again as soon as there is room, and a full disk can still be read. A transaction that failed is
 //! not tried again here, because it may have happened.
 
-use std::cell::RefCell;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use chordal_protocol::replica::{self, Area, Outcome, Parcel, minted};
-use chordal_protocol::{Id, Record, RequestId, Version};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table};
+use chordal_protocol::replica::Area;
+use chordal_protocol::{Id, Record, Version};
+use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::areas::{Areas, Shelf};
-use super::codec::{self, Damaged};
+use super::codec::{self, Damaged, record_key};
 use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
 use super::order::page;
+use super::transaction::{Open, decoded, name_of, outcomes_under, records_under, transactions};
 use super::{Store, StoreError, Transaction};
 
 /// How often a read is tried while commits keep failing beside it.
@@ -36,8 +36,20 @@ pub struct DiskStore {
     // First, so that the file is closed before `open` lets go of the directory.
     current: RwLock<Current>,
     open: OpenFile,
-    /// What is remembered of the areas; none where a transaction has failed, until they are read again.
-    areas: Mutex<Option<Areas>>,
+    /// Held by whoever changes something. Never taken while `areas` is held.
+    writing: Mutex<()>,
+    /// What is remembered of the areas as they are on disk. Held for a moment, and not while a transaction is made.
+    areas: Mutex<Memory>,
+}
+
+/// What is remembered of the areas.
+enum Memory {
+    /// Nothing: they have to be read.
+    Nothing,
+    /// This is how they are.
+    Known(Areas),
+    /// A transaction has failed: they are as before it, or as after it.
+    Doubtful(Areas, Option<Areas>),
 }
 
 /// The open database. Readers and the writer share it; opening and closing it excludes them.
@@ -61,8 +73,9 @@ impl DiskStore {
     /// A file that is damaged, newer than this program, in use by another node or not accessible is
     /// [`StoreError::Unusable`]; no room to create it is [`StoreError::Full`]. Either way nothing in it has changed.
     pub fn open(directory: impl AsRef<Path>) -> Result<DiskStore, StoreError> {
+        let name = file::store_in(directory.as_ref()).display().to_string();
         let directory = DataDirectory::claim(directory.as_ref())?;
-        DiskStore::over(Box::new(move || directory.open()))
+        DiskStore::over(&name, Box::new(move || directory.open()))
     }
 
     /// Whether there is a store in this directory.
@@ -70,27 +83,40 @@ impl DiskStore {
         file::store_in(directory.as_ref()).exists()
     }
 
-    pub(super) fn over(open: OpenFile) -> Result<DiskStore, StoreError> {
+    /// Over what this opens; `name` is what people know it by.
+    pub(super) fn over(name: &str, open: OpenFile) -> Result<DiskStore, StoreError> {
         let database = open()?;
         let current = RwLock::new(Current { database: Some(database), number: 0 });
-        let store = DiskStore { current, open, areas: Mutex::new(None) };
-        store.with_areas(|_| ())?;
+        let store = DiskStore { current, open, writing: Mutex::new(()), areas: Mutex::new(Memory::Nothing) };
+        match store.attempt(read_areas) {
+            Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
+            Err(Failure::Unopened(error)) => return Err(error),
+            Err(Failure::Database(error)) => return Err(file::unopened(name, &error)),
+        }
         Ok(store)
     }
 
+    /// Looks at the areas as they are on disk.
     fn with_areas<T>(&self, look: impl FnOnce(&Areas) -> T) -> Result<T, StoreError> {
-        let mut kept = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
-        let areas = match kept.take() {
+        let mut memory = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Memory::Known(areas) = &*memory {
+            return Ok(look(areas));
+        }
+        let areas = match &mut *memory {
+            Memory::Doubtful(before, after) => {
+                let durable = self.read(read_transactions)?;
+                let known = std::iter::once(&*before).chain(after.as_ref());
+                known.into_iter().find(|areas| areas.transactions == durable).cloned()
+            }
+            _ => None,
+        };
+        let areas = match areas {
             Some(areas) => areas,
             None => self.read(read_areas)?,
         };
         let seen = look(&areas);
-        *kept = Some(areas);
+        *memory = Memory::Known(areas);
         Ok(seen)
-    }
-
-    fn number_of(&self, area: &Area) -> Result<Option<u64>, StoreError> {
-        self.with_areas(|areas| areas.shelves.get(area).map(|shelf| shelf.number))
     }
 
     /// Does something with the database, which is given up if that fails.
@@ -156,402 +182,127 @@ impl Store for DiskStore {
     }
 
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
-        let mut kept = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a failed transaction did to it is not known to have happened.
-        let known = kept.take();
-        let mut work = Some(work);
-        let (areas, outcome) = match known {
-            Some(areas) => (areas, Ok(())),
-            None => match self.attempt(read_areas) {
-                Ok(areas) => (areas, Ok(())),
-                Err(failure) => (Areas::default(), Err(failure)),
-            },
-        };
-        outcome?;
-        let mut areas = Some(areas);
-        let (after, changed) = self.attempt(|database| {
-            let (Some(work), Some(areas)) = (work.take(), areas.take()) else { return Err(redb::Error::PreviousIo) };
-            transact(database, areas, work)
-        })?;
-        *kept = Some(after);
-        Ok(changed)
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.with_areas(Areas::clone)?;
+        let mut after = None;
+        let outcome = self.attempt(|database| transact(database, before.clone(), work, &mut after));
+        let mut memory = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
+        match (outcome, after) {
+            (Ok(changed), Some(after)) => {
+                *memory = Memory::Known(after);
+                Ok(changed)
+            }
+            (Ok(changed), None) => Ok(changed),
+            (Err(failure), after) => {
+                *memory = Memory::Doubtful(before, after);
+                Err(failure.into())
+            }
+        }
     }
 
     fn transactions(&self) -> Result<u64, StoreError> {
-        self.read(|database| {
-            let state = database.begin_read()?.open_table(STATE)?;
-            let bytes = state.get(TRANSACTIONS)?;
-            Ok(bytes.map_or(0, |bytes| number(bytes.value())))
-        })
+        self.read(read_transactions)
     }
 
     fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError> {
-        let Some(number) = self.number_of(area)? else { return Ok(None) };
         self.read(|database| {
+            let transaction = database.begin_read()?;
+            let Some((number, records)) = records_in(&transaction, area)? else { return Ok(None) };
             // Named, and so alive until the value is read: the value alone does not keep the writer from freeing its page.
-            let records = database.begin_read()?.open_table(RECORDS)?;
             let stored = records.get(&record_key(number, id))?;
             Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
         })
     }
 
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
-        let Some(number) = self.number_of(area)? else { return Ok(Vec::new()) };
-        let from = match from {
-            Bound::Unbounded => Bound::Included(record_key(number, &Id::ZERO)),
-            bound => bound.map(|id| record_key(number, &id)),
-        };
         self.read(|database| {
-            let records = database.begin_read()?.open_table(RECORDS)?;
-            let bounds = (from.as_ref(), Bound::Excluded(&record_key(number + 1, &Id::ZERO)));
-            let stored = records.range::<&[u8; 40]>((bounds.0, bounds.1))?;
+            let transaction = database.begin_read()?;
+            let Some((number, records)) = records_in(&transaction, area)? else { return Ok(Vec::new()) };
+            let all = records_under(number);
+            let from = match from {
+                Bound::Unbounded => Bound::Included(all.start),
+                bound => bound.map(|id| record_key(number, &id)),
+            };
+            let stored = records.range::<&[u8; 40]>((from.as_ref(), Bound::Excluded(&all.end)))?;
             page(stored.map(|entry| decoded(entry?)), limit, bytes)
         })
     }
 
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
-        self.with_areas(|areas| areas.shelves.get(area).map_or(0, |shelf| shelf.live))
+        self.with_areas(|areas| areas.get(area).map_or(0, |shelf| shelf.live))
     }
 }
 
-/// Under this name the number of transactions is kept.
-const TRANSACTIONS: &str = "transactions";
+type Records = ReadOnlyTable<&'static [u8; 40], &'static [u8]>;
 
-fn number(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_le_bytes)
+/// Where the records of an area are. Asked in the transaction that reads them: the next one may have moved them.
+fn records_in(transaction: &ReadTransaction, area: &Area) -> Result<Option<(u64, Records)>, redb::Error> {
+    let names = transaction.open_table(AREAS)?;
+    let number = names.get(name_of(area)?.as_slice())?.map(|about| about.value().0);
+    number.map(|number| Ok((number, transaction.open_table(RECORDS)?))).transpose()
 }
 
+fn read_transactions(database: &Database) -> Result<u64, redb::Error> {
+    transactions(&database.begin_read()?.open_table(STATE)?)
+}
+
+/// Does the work. What is to be remembered is told before the commit, which may fail and have happened.
 fn transact(
     database: &Database,
     areas: Areas,
     work: &mut dyn FnMut(&mut dyn Transaction),
-) -> Result<(Areas, bool), redb::Error> {
+    after: &mut Option<Areas>,
+) -> Result<bool, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(true);
-    let (areas, changed) = {
-        let mut open = Open {
-            records: transaction.open_table(RECORDS)?,
-            outcomes: transaction.open_table(OUTCOMES)?,
-            names: transaction.open_table(AREAS)?,
-            state: transaction.open_table(STATE)?,
-            areas,
-            changed: false,
-            failed: RefCell::new(None),
-        };
+    let changed = {
+        let mut open = Open::begin(&transaction, areas)?;
         work(&mut open);
-        open.end()?
+        let (areas, changed) = open.end()?;
+        *after = Some(areas);
+        changed
     };
     // What changes nothing rests on what is durable already.
     if changed {
-        transaction.commit()?
+        transaction.commit()?;
     } else {
-        transaction.abort()?
+        transaction.abort()?;
     }
-    Ok((areas, changed))
+    Ok(changed)
 }
 
-/// All areas, with what is remembered of them: each record is looked at once.
+/// All areas, with what is remembered of them: each row is looked at once.
 fn read_areas(database: &Database) -> Result<Areas, redb::Error> {
     let transaction = database.begin_read()?;
     let (names, records) = (transaction.open_table(AREAS)?, transaction.open_table(RECORDS)?);
+    let outcomes = transaction.open_table(OUTCOMES)?;
     let mut areas = Areas::default();
+    areas.transactions = transactions(&transaction.open_table(STATE)?)?;
     for entry in names.iter()? {
         let (name, about) = entry?;
         let (number, purged) = about.value();
         let area: Area = postcard::from_bytes(name.value())
             .map_err(|error| redb::Error::Corrupted(format!("an area has no name that can be read: {error}")))?;
-        let mut shelf = Shelf { purged, ..Shelf::new(number) };
-        let bounds = record_key(number, &Id::ZERO)..record_key(number + 1, &Id::ZERO);
+        let mut shelf = Shelf::new(number, purged);
+        let mut latest = Version::default();
+        let bounds = records_under(number);
         for entry in records.range::<&[u8; 40]>(&bounds.start..&bounds.end)? {
-            let record = decoded(entry?)?;
-            shelf.floor = shelf.floor.max(record.version);
-            shelf.holds(&record);
+            let (key, stored) = entry?;
+            let id = codec::id_of(key.value());
+            let (version, is_live) = codec::glance(id, stored.value())?;
+            latest = latest.max(version);
+            shelf.holds(id, version, is_live);
         }
-        areas.next = areas.next.max(number);
-        areas.shelves.insert(area, shelf);
+        // An outcome may be later than all records: that of a delete whose tombstone has been collected.
+        let bounds = outcomes_under(number);
+        for entry in outcomes.range::<&[u8; 24]>(&bounds.start..&bounds.end)? {
+            latest = latest.max(codec::outcome_of(entry?.1.value()).version);
+        }
+        shelf.knows_nothing_up_to(latest);
+        areas.insert(area, Arc::new(shelf));
     }
     Ok(areas)
-}
-
-type Stored<'a> = (redb::AccessGuard<'a, &'static [u8; 40]>, redb::AccessGuard<'a, &'static [u8]>);
-
-fn decoded((key, stored): Stored<'_>) -> Result<Record, redb::Error> {
-    let mut id = [0; 32];
-    id.copy_from_slice(&key.value()[8..]);
-    Ok(codec::decode(Id::from_bytes(id), stored.value())?)
-}
-
-fn record_key(number: u64, id: &Id) -> [u8; 40] {
-    let mut key = [0; 40];
-    key[..8].copy_from_slice(&number.to_be_bytes());
-    key[8..].copy_from_slice(id.as_bytes());
-    key
-}
-
-fn outcome_key(number: u64, request: RequestId) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[..8].copy_from_slice(&number.to_be_bytes());
-    key[8..].copy_from_slice(&request.0.to_be_bytes());
-    key
-}
-
-fn outcome_bytes(outcome: &Outcome) -> [u8; 48] {
-    let mut bytes = [0; 48];
-    bytes[..32].copy_from_slice(outcome.id.as_bytes());
-    bytes[32..40].copy_from_slice(&outcome.version.epoch.to_be_bytes());
-    bytes[40..].copy_from_slice(&outcome.version.sequence.to_be_bytes());
-    bytes
-}
-
-fn outcome_of(bytes: &[u8; 48]) -> Outcome {
-    let part = |from: usize| {
-        let mut part = [0; 8];
-        part.copy_from_slice(&bytes[from..from + 8]);
-        u64::from_be_bytes(part)
-    };
-    let mut id = [0; 32];
-    id.copy_from_slice(&bytes[..32]);
-    Outcome { id: Id::from_bytes(id), version: Version { epoch: part(32), sequence: part(40) } }
-}
-
-/// An open transaction.
-struct Open<'a> {
-    records: Table<'a, &'static [u8; 40], &'static [u8]>,
-    outcomes: Table<'a, &'static [u8; 24], &'static [u8; 48]>,
-    names: Table<'a, &'static [u8], (u64, u64)>,
-    state: Table<'a, &'static str, &'static [u8]>,
-    areas: Areas,
-    changed: bool,
-    /// What went wrong first. Nothing that was done is kept then.
-    failed: RefCell<Option<redb::Error>>,
-}
-
-impl Open<'_> {
-    /// What is to be remembered, and whether anything has changed; or what went wrong.
-    fn end(mut self) -> Result<(Areas, bool), redb::Error> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        if self.changed {
-            let before = self.state.get(TRANSACTIONS)?.map_or(0, |bytes| number(bytes.value()));
-            self.state.insert(TRANSACTIONS, (before + 1).to_le_bytes().as_slice())?;
-        }
-        Ok((self.areas, self.changed))
-    }
-
-    fn tried<T>(&self, outcome: Result<T, redb::Error>) -> Option<T> {
-        outcome.map_err(|error| self.failed.borrow_mut().get_or_insert(error).to_string()).ok()
-    }
-
-    fn number(&self, area: &Area) -> Option<u64> {
-        self.areas.shelves.get(area).map(|shelf| shelf.number)
-    }
-
-    fn read(&self, number: u64, id: &Id) -> Option<Record> {
-        let read = || {
-            let stored = self.records.get(&record_key(number, id))?;
-            Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
-        };
-        self.tried(read()).flatten()
-    }
-
-    fn write(&mut self, number: u64, record: &Record) {
-        self.changed = true;
-        let written = codec::encode(record).map_err(redb::Error::from).and_then(|bytes| {
-            self.records.insert(&record_key(number, &record.id), bytes.as_slice())?;
-            Ok(())
-        });
-        self.tried(written);
-    }
-
-    fn write_outcome(&mut self, number: u64, request: RequestId, outcome: &Outcome) {
-        self.changed = true;
-        let bytes = outcome_bytes(outcome);
-        let written = self.outcomes.insert(&outcome_key(number, request), &bytes).map(|_| ()).map_err(Into::into);
-        self.tried(written);
-    }
-
-    /// Writes down what an area is called, where it is and what of it is forgotten.
-    fn name(&mut self, area: &Area) {
-        self.changed = true;
-        let Some((number, purged)) = self.areas.shelves.get(area).map(|shelf| (shelf.number, shelf.purged)) else {
-            return;
-        };
-        let written = encoded(area).and_then(|name| {
-            self.names.insert(name.as_slice(), (number, purged))?;
-            Ok(())
-        });
-        self.tried(written);
-    }
-
-    fn unname(&mut self, area: &Area) {
-        self.changed = true;
-        let written = encoded(area).and_then(|name| {
-            self.names.remove(name.as_slice())?;
-            Ok(())
-        });
-        self.tried(written);
-    }
-
-    fn records_of(&self, number: u64) -> Vec<Record> {
-        let read = || {
-            let bounds = record_key(number, &Id::ZERO)..record_key(number + 1, &Id::ZERO);
-            let stored = self.records.range::<&[u8; 40]>(&bounds.start..&bounds.end)?;
-            stored.map(|entry| decoded(entry?)).collect::<Result<Vec<Record>, redb::Error>>()
-        };
-        self.tried(read()).unwrap_or_default()
-    }
-
-    fn outcomes_of(&self, number: u64) -> Vec<(RequestId, Outcome)> {
-        let read = || {
-            let bounds = outcome_key(number, RequestId(0))..outcome_key(number + 1, RequestId(0));
-            let stored = self.outcomes.range::<&[u8; 24]>(&bounds.start..&bounds.end)?;
-            let outcomes = stored.map(|entry| {
-                let (key, outcome) = entry?;
-                let mut request = [0; 16];
-                request.copy_from_slice(&key.value()[8..]);
-                Ok((RequestId(u128::from_be_bytes(request)), outcome_of(outcome.value())))
-            });
-            outcomes.collect::<Result<Vec<_>, redb::Error>>()
-        };
-        self.tried(read()).unwrap_or_default()
-    }
-
-    /// Removes all that lies under a number.
-    fn clear(&mut self, number: u64) {
-        self.changed = true;
-        let removed = (|| {
-            let bounds = record_key(number, &Id::ZERO)..record_key(number + 1, &Id::ZERO);
-            self.records.retain_in::<&[u8; 40], _>(&bounds.start..&bounds.end, |_, _| false)?;
-            let bounds = outcome_key(number, RequestId(0))..outcome_key(number + 1, RequestId(0));
-            self.outcomes.retain_in::<&[u8; 24], _>(&bounds.start..&bounds.end, |_, _| false)?;
-            Ok(())
-        })();
-        self.tried(removed);
-    }
-}
-
-fn encoded(area: &Area) -> Result<Vec<u8>, redb::Error> {
-    postcard::to_stdvec(area).map_err(|error| redb::Error::Corrupted(error.to_string()))
-}
-
-impl Transaction for Open<'_> {
-    fn put_state(&mut self, name: &'static str, bytes: &[u8]) {
-        self.changed = true;
-        let written = self.state.insert(name, bytes).map(|_| ()).map_err(Into::into);
-        self.tried(written);
-    }
-}
-
-impl replica::Store for Open<'_> {
-    fn record(&self, area: &Area, id: &Id) -> Option<Record> {
-        self.read(self.number(area)?, id)
-    }
-
-    fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
-        let number = self.number(area)?;
-        let stored = self.tried(self.outcomes.get(&outcome_key(number, request)).map_err(Into::into))?;
-        stored.map(|stored| outcome_of(stored.value()))
-    }
-
-    fn purged(&self, area: &Area) -> u64 {
-        self.areas.shelves.get(area).map_or(0, |shelf| shelf.purged)
-    }
-
-    fn since(&self, area: &Area, version: Version) -> Parcel {
-        let Some(shelf) = self.areas.shelves.get(area) else { return Parcel::default() };
-        let Some(written) = shelf.since(version) else { return self.all(area).since(version) };
-        let mut parcel = Parcel { purged: shelf.purged, ..Parcel::default() };
-        for (version, id, request) in written {
-            if minted(request) > shelf.purged {
-                parcel.outcomes.insert(request, Outcome { id, version });
-            }
-            if let Some(record) = self.read(shelf.number, &id) {
-                parcel.records.insert(id, record);
-            }
-        }
-        parcel
-    }
-
-    fn all(&self, area: &Area) -> Parcel {
-        let Some(shelf) = self.areas.shelves.get(area) else { return Parcel::default() };
-        Parcel {
-            records: self.records_of(shelf.number).into_iter().map(|record| (record.id, record)).collect(),
-            outcomes: self.outcomes_of(shelf.number).into_iter().collect(),
-            purged: shelf.purged,
-        }
-    }
-
-    fn put(&mut self, area: &Area, record: &Record) {
-        let (shelf, is_new) = self.areas.open(area);
-        let (number, purged) = (shelf.number, shelf.purged);
-        shelf.written(record);
-        if is_new {
-            self.name(area);
-        }
-        if minted(record.request) > purged {
-            self.write_outcome(number, record.request, &Outcome { id: record.id, version: record.version });
-        }
-        let old = self.read(number, &record.id);
-        if old.as_ref().is_none_or(|old| old.version < record.version) {
-            self.write(number, record);
-            self.areas.open(area).0.replaced(old.as_ref(), record);
-        }
-    }
-
-    fn purge(&mut self, area: &Area, mark: u64) {
-        let (shelf, _) = self.areas.open(area);
-        if mark <= shelf.purged {
-            return;
-        }
-        shelf.purged = mark;
-        let number = shelf.number;
-        self.name(area);
-        let last = outcome_key(number, RequestId((u128::from(mark) << 64) | u128::from(u64::MAX)));
-        let first = outcome_key(number, RequestId(0));
-        let removed = self.outcomes.retain_in::<&[u8; 24], _>(&first..=&last, |_, _| false).map_err(Into::into);
-        self.tried(removed);
-    }
-
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        let Some(shelf) = self.areas.shelves.get_mut(area) else { return };
-        let (number, gone) = (shelf.number, shelf.stable(up_to));
-        for id in gone {
-            self.changed = true;
-            let removed = self.records.remove(&record_key(number, &id)).map(|_| ()).map_err(Into::into);
-            self.tried(removed);
-        }
-    }
-
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
-        self.discard(area);
-        let (shelf, _) = self.areas.open(area);
-        shelf.filled(&parcel);
-        let number = shelf.number;
-        self.name(area);
-        for record in parcel.records.values() {
-            self.write(number, record);
-        }
-        for (request, outcome) in &parcel.outcomes {
-            self.write_outcome(number, *request, outcome);
-        }
-    }
-
-    fn rename(&mut self, from: &Area, to: &Area) {
-        self.discard(to);
-        let Some(shelf) = self.areas.shelves.remove(from) else { return };
-        self.unname(from);
-        self.areas.shelves.insert(*to, shelf);
-        self.name(to);
-    }
-
-    fn discard(&mut self, area: &Area) {
-        if let Some(shelf) = self.areas.shelves.remove(area) {
-            self.clear(shelf.number);
-            self.unname(area);
-        }
-    }
 }
 
 /// On a damaged file redb may panic. That must not take the writer's thread, or a request, with it.

@@ -144,7 +144,8 @@ fn create(directory: &Path, store: &Path) -> Result<(), StoreError> {
     created.map_err(|error| unopened(&store.display().to_string(), &error))
 }
 
-fn unopened(name: &str, error: &redb::Error) -> StoreError {
+/// Why a store of this name cannot be used.
+pub(super) fn unopened(name: &str, error: &redb::Error) -> StoreError {
     if let Some(full) = no_room(error) {
         return full;
     }

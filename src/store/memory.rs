@@ -16,17 +16,25 @@ pub struct MemoryStore {
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Kept {
     content: replica::MemoryStore,
     state: BTreeMap<&'static str, Vec<u8>>,
     transactions: u64,
+    /// Whether the transaction under way has changed anything.
+    changed: bool,
 }
 
 impl MemoryStore {
     /// An empty one.
     pub fn new() -> MemoryStore {
         MemoryStore::default()
+    }
+
+    /// Another store with the same content.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) -> MemoryStore {
+        MemoryStore { kept: Mutex::new(self.kept().clone()) }
     }
 
     /// A std mutex: it is never held across an await, and only as long as one call takes.
@@ -42,9 +50,11 @@ impl Store for MemoryStore {
 
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
         let mut kept = self.kept();
+        kept.changed = false;
         work(&mut *kept);
-        kept.transactions += 1;
-        Ok(true)
+        let changed = kept.changed;
+        kept.transactions += u64::from(changed);
+        Ok(changed)
     }
 
     fn transactions(&self) -> Result<u64, StoreError> {
@@ -68,8 +78,15 @@ impl Store for MemoryStore {
     }
 }
 
+impl Kept {
+    fn holds(&self, area: &Area) -> bool {
+        self.content.areas().contains_key(area)
+    }
+}
+
 impl Transaction for Kept {
     fn put_state(&mut self, name: &'static str, bytes: &[u8]) {
+        self.changed = true;
         self.state.insert(name, bytes.to_vec());
     }
 }
@@ -96,26 +113,33 @@ impl replica::Store for Kept {
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
+        self.changed = true;
         self.content.put(area, record);
     }
 
     fn purge(&mut self, area: &Area, mark: u64) {
+        self.changed |= mark > self.content.purged(area);
         self.content.purge(area, mark);
     }
 
     fn collect(&mut self, area: &Area, up_to: Version) {
+        let mut records = self.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
+        self.changed |= records.any(|record| !record.is_live() && record.version <= up_to);
         self.content.collect(area, up_to);
     }
 
     fn replace(&mut self, area: &Area, parcel: Parcel) {
+        self.changed = true;
         self.content.replace(area, parcel);
     }
 
     fn rename(&mut self, from: &Area, to: &Area) {
+        self.changed |= from != to && (self.holds(from) || self.holds(to));
         self.content.rename(from, to);
     }
 
     fn discard(&mut self, area: &Area) {
+        self.changed |= self.holds(area);
         self.content.discard(area);
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
 //! - `areas`: where the records of an area are, and what of them is remembered so that it need not be searched for
-//! - `disk`, `file`: the store on disk ([`DiskStore`]), and the data directory with its lock and its format
+//! - `disk`, `transaction`, `file`: the store on disk ([`DiskStore`]), its open transaction, and the data directory with its lock and its format
 //! - `memory`: the store that forgets ([`MemoryStore`])
 
 mod areas;
@@ -17,6 +17,7 @@ mod memory;
 mod order;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::ops::Bound;
 

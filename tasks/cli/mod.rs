@@ -7,6 +7,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chordal::cli::bootstrap::BootstrapArgs;
 use chordal_protocol::Mode;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
@@ -83,6 +84,8 @@ pub(crate) enum Task {
     Monitor(Monitor),
     /// Crawl the ring and check its invariants; non-zero exit if one is violated.
     Doctor(Doctor),
+    /// Keep a pool of nodes and name live ones to those who want to join: the bootstrap service, beside the state file.
+    Manage(Box<BootstrapArgs>),
     /// A tour for newcomers, on a ring of its own.
     Demo(Demo),
     /// Simulate rings under faults, or overlays of up to a million nodes.
@@ -148,6 +151,9 @@ pub(crate) struct Boot {
     /// The port of node-1; 0 lets the system pick. node-2 always gets a picked one.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
+    /// How many nodes keep each value: 1 to 16, or `all` (16, which is every node of a ring of no more) [default: 3]
+    #[arg(long, value_name = "COPIES")]
+    pub(crate) replication_factor: Option<String>,
     /// Places the nodes (with --lab): one or two hex prefixes.
     #[arg(long, value_name = "HEX[,HEX]", value_delimiter = ',', num_args = 1, requires = "lab")]
     pub(crate) id: Vec<String>,

@@ -220,7 +220,7 @@ impl Fake {
     pub(crate) fn hello(me: Contact, ring: &str, membership: Membership) -> Reply {
         let mut id = [0; 16];
         hex::decode_to_slice(ring, &mut id).expect("32 hex digits");
-        Reply::Hello { me, ring: Some(Ring { id: RingId(id), lab: false }), membership }
+        Reply::Hello { me, ring: Some(Ring::new(RingId(id))), membership }
     }
 
     // The other side going away ends every manner, so errors are not looked at.

@@ -30,6 +30,21 @@ pub struct Ring {
     pub id: RingId,
     /// Whether it was created for lessons: nodes may then be placed by hand.
     pub lab: bool,
+    /// How many nodes keep each value, once there are so many: at most [`Ring::MOST_COPIES`].
+    pub replication_factor: u8,
+    /// The largest value, in bytes.
+    pub value_limit: u32,
+}
+
+impl Ring {
+    /// How many nodes keep each value at most. A ring of no more nodes can have every value on every one of them; there each join
+    /// and each leave changes all views.
+    pub const MOST_COPIES: u8 = 16;
+
+    /// A ring with the usual settings.
+    pub const fn new(id: RingId) -> Ring {
+        Ring { id, lab: false, replication_factor: 3, value_limit: 1 << 20 }
+    }
 }
 
 /// Where a node stands.

@@ -53,6 +53,13 @@ fn group(nodes: &[u8]) -> Group {
     Group(nodes.iter().map(|n| member(*n)).collect())
 }
 
+/// Beats come by chance here, and messages are lost.
+fn patient() -> Settings {
+    let mut settings = Settings::default();
+    settings.suspicion = 1_000;
+    settings
+}
+
 impl Net {
     fn new(seed: u64, nodes: u8, first: &[u8]) -> Net {
         let mut net = Net {
@@ -67,7 +74,7 @@ impl Net {
             asked: 0,
         };
         for n in 0..nodes {
-            let mut replica = Replica::new(member(n), Settings::default());
+            let mut replica = Replica::new(member(n), patient());
             if first.contains(&n) {
                 let members = group(first).0;
                 let range = Interval::whole(id(0));
@@ -160,7 +167,7 @@ impl Net {
 
     fn restart(&mut self, n: u8) {
         let Some(node) = self.nodes.get_mut(&n) else { return };
-        node.replica = Replica::restored(node.replica.durable().clone(), Settings::default());
+        node.replica = Replica::restored(node.replica.durable().clone(), patient());
         node.is_up = true;
     }
 

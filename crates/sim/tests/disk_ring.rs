@@ -69,6 +69,13 @@ fn key(n: u64) -> Id {
     Id::of(format!("key {n}"))
 }
 
+/// Beats come by chance here, and messages are lost.
+fn patient() -> Settings {
+    let mut settings = Settings::default();
+    settings.suspicion = 1_000;
+    settings
+}
+
 impl World {
     fn new(seed: u64, planted: Planted) -> World {
         let members: Vec<Member> = (0..NODES).map(member).collect();
@@ -77,7 +84,7 @@ impl World {
         let nodes = (0..NODES).map(|n| {
             let disk = Disk::new(1);
             let disk = if planted == Planted::Torn { disk.planted(Flaw::ShowsTorn) } else { disk };
-            let replica = Replica::new(member(n), Settings::default());
+            let replica = Replica::new(member(n), patient());
             Node { replica, disk, held: Vec::new(), sync: None, up_at: 0, free_at: 0, is_up: true }
         });
         let mut world = World {
@@ -229,8 +236,8 @@ impl World {
         let node = &mut self.nodes[n];
         node.is_up = true;
         node.replica = match node.disk.durable() {
-            Some(durable) => Replica::restored(durable.clone(), Settings::default()),
-            None => Replica::new(member(n), Settings::default()),
+            Some(durable) => Replica::restored(durable.clone(), patient()),
+            None => Replica::new(member(n), patient()),
         };
         self.did(n, None, Step { persist: true, ..Step::default() });
     }

@@ -1,7 +1,8 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use chordal_protocol::{Contact, Id, Mode, NextHop, Record};
+use chordal_protocol::replica::{Answer, Operation};
+use chordal_protocol::{Contact, Id, Mode, NextHop};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -27,7 +28,7 @@ impl Hangs {
                     pending::<()>().await;
                 }
                 let reply = match request {
-                    Request::Read(_) => Reply::Read(None::<Record>),
+                    Request::Operate(_) => Reply::Answered(Answer::Read(None)),
                     Request::Route { .. } => Reply::Route(NextHop::Via(Vec::new())),
                     _ => Reply::Accepted,
                 };
@@ -83,7 +84,7 @@ async fn who_stays_silent_is_given_up_and_then_only_greeted() {
     assert!(ask(&transport, &node.addr, Request::Neighbours).await.is_err());
     assert_eq!(node.asked(), 2, "it was asked again before it was given up");
     assert!(transport.peers.is_passed_over(&node.addr));
-    assert!(ask(&transport, &node.addr, Request::Read(Id::ZERO)).await.is_err());
+    assert!(ask(&transport, &node.addr, Request::Operate(Operation::Get(Id::ZERO))).await.is_err());
     assert_eq!(node.asked(), 3, "one greeting");
     assert!(ask(&transport, &node.addr, route()).await.is_err());
     assert_eq!(node.asked(), 3, "no lookup waits for it");
@@ -121,7 +122,7 @@ async fn who_answers_a_greeting_may_take_its_time_for_the_rest() {
     let router = axum::Router::new().route("/peer", axum::routing::post(handler));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let transport = transport();
-    assert_eq!(ask(&transport, &addr, Request::Absorb(Vec::new())).await, Ok(Reply::Accepted));
+    assert_eq!(ask(&transport, &addr, Request::Operate(Operation::Get(Id::ZERO))).await, Ok(Reply::Accepted));
     assert!(!transport.peers.is_passed_over(&addr));
 }
 

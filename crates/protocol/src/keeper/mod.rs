@@ -9,6 +9,7 @@
 //! - `book`: which data directory a node has now, and where it can be asked
 //! - `circle`: the nodes near this one in their order, as far as it knows
 //! - `wishes`: what the ring wants of a view
+//! - `pulse`: how long a primary may be silent
 //! - `clients`: operations that wait for a write of the same register
 //!
 //! It has the form of the replica: what comes in is answered by a [`Step`], whose calls and answers may leave once
@@ -18,6 +19,7 @@ mod book;
 mod circle;
 mod clients;
 mod message;
+mod pulse;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ use crate::replica::{
 use crate::{Contact, Id, Interval, Time};
 use book::Book;
 use clients::Clients;
+use pulse::Pulse;
 use wishes::Wishes;
 
 /// What a keeper is told when it is made.
@@ -39,7 +42,7 @@ use wishes::Wishes;
 pub struct Settings {
     /// What its replica is told.
     pub replica: replica::Settings,
-    /// How many members a view has, once the ring has as many nodes.
+    /// How many members a view has, once the ring has as many nodes; the ring's own setting counts where it is known.
     pub replication_factor: usize,
     /// How long the ring must have wanted other members before a view that works is changed, in milliseconds. What somebody
     /// waits for, a join or a leave, is not put off.
@@ -67,6 +70,8 @@ impl Default for Settings {
 pub struct Around {
     /// Whether the node is a member. If not, nothing can be said of the ring.
     pub is_member: bool,
+    /// How many nodes shall keep each value, as the ring was created; 0 if that is not known.
+    pub replication_factor: usize,
     /// Those before it, the nearest first.
     pub predecessors: Vec<Contact>,
     /// Those after it, the nearest first.
@@ -93,7 +98,7 @@ pub struct Keeper {
     clients: Clients,
     /// Whether it is to get out of all views.
     leaving: bool,
-    last_tick: Time,
+    pulse: Pulse,
 }
 
 /// What is to be done after a call of the machine.
@@ -137,7 +142,7 @@ impl Keeper {
 
     fn of(me: Contact, replica: Replica, book: Book, settings: Settings) -> Keeper {
         let (wishes, clients) = (Wishes::default(), Clients::default());
-        Keeper { me, settings, replica, book, wishes, clients, leaving: false, last_tick: Time::ZERO }
+        Keeper { me, settings, replica, book, wishes, clients, leaving: false, pulse: Pulse::default() }
     }
 
     // ---- what it knows ----
@@ -236,6 +241,7 @@ impl Keeper {
 
     /// Answers another keeper.
     pub fn serve<S: Store>(&mut self, store: &mut S, now: Time, from: &Contact, request: Request) -> Served {
+        let (heard_at, now) = (now, self.pulse.time(now));
         let mut step = Step::default();
         let reply = match request {
             Request::Introduce(member) => {
@@ -254,6 +260,9 @@ impl Keeper {
                     if letter.from.id != from.id {
                         continue;
                     }
+                    if matches!(letter.body, replica::Request::Confirm { .. }) {
+                        self.pulse.heard(heard_at, from.id);
+                    }
                     self.book.meet(now, from, letter.from);
                     let (reply, more) = self.replica.serve(store, now, letter);
                     replies.push(reply);
@@ -269,6 +278,7 @@ impl Keeper {
 
     /// Goes on with an answer.
     pub fn hear<S: Store>(&mut self, store: &mut S, now: Time, from: &Contact, reply: Reply) -> Step {
+        let now = self.pulse.time(now);
         let mut step = Step::default();
         match reply {
             Reply::Introduced(member) => self.book.meet(now, from, member),
@@ -287,6 +297,7 @@ impl Keeper {
 
     /// A client wants something. The answer comes with this step or a later one.
     pub fn operate<S: Store>(&mut self, store: &mut S, now: Time, token: Token, operation: Operation) -> Step {
+        let now = self.pulse.time(now);
         let mut step = Step::default();
         self.try_operation(store, now, token, operation, &mut step);
         self.go_on(store, now, &mut step);
@@ -296,7 +307,14 @@ impl Keeper {
     /// Time has passed. To be called at an interval, some of it by chance, well below [`replica::Settings::suspicion`].
     pub fn tick<S: Store>(&mut self, store: &mut S, now: Time, around: &Around) -> Step {
         let mut step = Step::default();
-        self.last_tick = now;
+        self.pulse.beats(now);
+        let now = self.pulse.time(now);
+        let primaries = self.replica.durable().held.values().map(|held| held.view.primary.id);
+        let suspicion = self.pulse.suspicion(self.settings.replica.suspicion, primaries.filter(|id| *id != self.me.id));
+        self.replica.suspect_after(suspicion);
+        if around.replication_factor > 0 {
+            self.settings.replication_factor = around.replication_factor;
+        }
         let more = self.replica.tick(store, now);
         self.take(more, &mut step);
         let silent: Vec<Name> = step
@@ -337,6 +355,7 @@ impl Keeper {
         name: Name,
         survivors: std::collections::BTreeSet<Member>,
     ) -> Result<Step, NotProposed> {
+        let now = self.pulse.time(now);
         let more = self.replica.recover(store, now, name, survivors)?;
         let mut step = Step::default();
         self.take(more, &mut step);
@@ -346,6 +365,7 @@ impl Keeper {
 
     /// Makes the forced view ([`Replica::force`]).
     pub fn force<S: Store>(&mut self, store: &mut S, now: Time, name: Name) -> Result<Step, NotForced> {
+        let now = self.pulse.time(now);
         let more = self.replica.force(store, now, name)?;
         let mut step = Step::default();
         self.take(more, &mut step);

@@ -31,6 +31,8 @@ pub(super) struct Proposal {
     pub(super) ballot: Ballot,
     /// When it was begun.
     pub(super) begun: Time,
+    /// When the others were asked last.
+    pub(super) asked: Time,
     /// The highest round that others have promised instead.
     overtaken: u64,
     since: u64,
@@ -99,7 +101,8 @@ impl<S: Store> Turn<'_, S> {
         let since = held.stable;
         let wanted = Value { by: name, successors, origin: ballot, absorbs, voters: view.members.clone() };
         let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
-        let proposal = Proposal { ballot, begun: self.now, overtaken: 0, since, shown, wanted, survivors, phase };
+        let (begun, asked) = (self.now, self.now);
+        let proposal = Proposal { ballot, begun, asked, overtaken: 0, since, shown, wanted, survivors, phase };
         self.replica.proposals.insert(name, proposal);
         self.ask_again(&name);
         Ok(())
@@ -119,7 +122,9 @@ impl<S: Store> Turn<'_, S> {
     /// Asks those who have not answered what the proposal is at. This node itself is asked, too, and in the same step: its
     /// promise is durable before anybody hears of the ballot (rule 2).
     pub(super) fn ask_again(&mut self, name: &Name) {
-        let Some(proposal) = self.replica.proposals.get(name) else { return };
+        let now = self.now;
+        let Some(proposal) = self.replica.proposals.get_mut(name) else { return };
+        proposal.asked = now;
         let Proposal { ballot, since, ref shown, ref wanted, .. } = *proposal;
         match &proposal.phase {
             Phase::Preparing { promises, .. } => {

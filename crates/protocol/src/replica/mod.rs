@@ -66,7 +66,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 1000, longest_tail: 4096, most_waiting: 4096, planted: None }
+        Settings { suspicion: 500, longest_tail: 4096, most_waiting: 4096, planted: None }
     }
 }
 
@@ -235,6 +235,11 @@ impl Replica {
     /// Whether this node is to become a member of nothing more: it is leaving. Whoever wants it as a member finds another one.
     pub fn take_no_more(&mut self, takes_no_more: bool) {
         self.takes_no_more = takes_no_more;
+    }
+
+    /// How long a primary must not have been heard from now on, in milliseconds.
+    pub fn suspect_after(&mut self, suspicion: u64) {
+        self.settings.suspicion = suspicion;
     }
 
     /// Who this is.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
 };
+use super::tick::AGAIN;
 use crate::{Id, Record, Time, Version, Write, Written};
 
 /// What a primary has under way. It is not durable: whoever restarts does not serve this epoch any more (rule 10).
@@ -31,6 +32,8 @@ struct Unstable {
     token: Option<Token>,
     /// Whether a majority has it.
     is_done: bool,
+    /// When members were asked to keep it last.
+    asked: Time,
 }
 
 impl Replica {
@@ -105,7 +108,7 @@ impl<S: Store> Turn<'_, S> {
         let version = Version { epoch: name.epoch, sequence: lead.sequence };
         let Write { id, key, content, request, .. } = write;
         let record = Record { id, key, content, version, request };
-        let unstable = Unstable { record: record.clone(), at: BTreeSet::new(), token: Some(token), is_done: false };
+        let unstable = Unstable { record: record.clone(), at: BTreeSet::new(), token: Some(token), is_done: false, asked: self.now };
         lead.tail.insert(lead.sequence, unstable);
         self.store.put(&area, &record);
         let me = self.me();
@@ -224,7 +227,12 @@ impl<S: Store> Turn<'_, S> {
             let missing = held.view.members.iter().filter(|member| !oldest.contains(member)).copied().collect();
             self.step.events.push(Event::Lagging(*name, missing));
         }
+        let pause = self.replica.settings.suspicion / AGAIN;
         for sequence in open {
+            let now = self.now;
+            let write = self.replica.leads.get_mut(name).and_then(|lead| lead.tail.get_mut(&sequence));
+            let Some(write) = write.filter(|write| now.since(write.asked) >= pause) else { continue };
+            write.asked = now;
             self.send_write(name, sequence);
         }
         self.ask_to_confirm_again(*name);

@@ -7,6 +7,9 @@ use super::change::Phase;
 use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn, View};
 use crate::Time;
 
+/// What is asked is asked again when so much of the suspicion time has passed: by then an answer should have come.
+pub(super) const AGAIN: u64 = 3;
+
 /// How many suspicion times a decision is left to the primaries of the views that follow.
 const PATIENCE: u64 = 8;
 
@@ -54,12 +57,15 @@ impl<S: Store> Turn<'_, S> {
         let is_primary = held.view.primary == me;
         let is_frozen = held.view.deferred.is_some();
         // Members take turns by their place, so that stale suspicions cost time and not ballots.
-        let place = 1 + held.view.members.iter().position(|member| *member == me).unwrap_or_default() as u64;
+        let primary = held.view.primary;
+        let place = 1 + held.view.others(&primary).position(|member| member == me).unwrap_or_default() as u64;
         let patience = suspicion * place + self.replica.slack.get(&name).copied().unwrap_or_default();
         if let Some(proposal) = self.replica.proposals.get(&name)
             && self.now.since(proposal.begun) < patience
         {
-            self.ask_again(&name);
+            if self.now.since(proposal.asked) >= suspicion / AGAIN {
+                self.ask_again(&name);
+            }
             return;
         }
         let waits = *self.replica.waits.entry(name).or_insert(self.now);

@@ -188,7 +188,9 @@ impl<'a> World<'a> {
     }
 
     fn create(&mut self, host: usize, id: RingId, lab: bool) {
-        self.begin(host, Procedure::Create { ring: Ring { id, lab } });
+        let factor = self.setup.content.as_ref().map_or(3, |content| content.replication_factor);
+        let replication_factor = factor.clamp(1, usize::from(Ring::MOST_COPIES)) as u8;
+        self.begin(host, Procedure::Create { ring: Ring { lab, replication_factor, ..Ring::new(id) } });
         self.found(host);
         self.start_timers(host);
     }

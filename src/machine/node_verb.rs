@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::cli;
+
 /// Leaves the terminal and all that the caller had open behind, then runs the node to its end.
 ///
 /// To be called before anything else in the process has opened a file.
-pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     close_inherited();
     // Fails only for the leader of a process group, which has no terminal to lose that matters here.
     let _ = nix::unistd::setsid();
@@ -20,8 +22,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn start(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = std::iter::once(OsString::from("tasks node"));
     match StartCommand::try_parse_from(program.chain(arguments)) {
-        Ok(command) => chordal::cli::start(command.args),
-        Err(error) => chordal::cli::misused("chordal start", &error),
+        Ok(command) => cli::start(command.args),
+        Err(error) => cli::misused("chordal start", &error),
     }
 }
 
@@ -29,7 +31,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 #[derive(Debug, clap::Parser)]
 struct StartCommand {
     #[command(flatten)]
-    args: chordal::cli::StartArgs,
+    args: cli::StartArgs,
 }
 
 /// Closes every descriptor but the standard ones: a caller's pipe must not stay open as long as a node lives.

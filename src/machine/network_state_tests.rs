@@ -2,10 +2,14 @@ use std::fs;
 use std::thread;
 
 use super::*;
-use crate::state_file::StateFile;
+use crate::machine::state_file::{StateError, StateFile};
 
 fn file_in(directory: &tempfile::TempDir) -> StateFile {
     StateFile::at(&directory.path().join("network_state.json")).unwrap()
+}
+
+fn nothing(_: &mut NetworkState) -> Result<(), StateError> {
+    Ok(())
 }
 
 fn entry(name: &str, port: u16) -> NodeEntry {
@@ -26,7 +30,7 @@ fn several_at_once_lose_nothing() {
     let add = |state: &mut NetworkState| {
         let name = state.next_name();
         state.nodes.push(living(&name, 0));
-        Ok(())
+        Ok::<_, StateError>(())
     };
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -48,7 +52,7 @@ fn unknown_fields_are_kept() {
     fs::write(file.path(), format!(r#"{{"version":1,"nodes":[{node}],"owner":{{"a":1}}}}"#)).unwrap();
     file.update(|state| {
         state.nodes.push(living("node-8", 0));
-        Ok(())
+        nothing(state)
     })
     .unwrap();
     let json: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
@@ -66,8 +70,7 @@ fn a_damaged_or_newer_file_is_named_and_left_alone() {
     let file = file_in(&directory);
     for text in ["", "{", "[]", r#"{"nodes":[]}"#, r#"{"version":1}"#, r#"{"version":2,"nodes":"elsewhere"}"#] {
         fs::write(file.path(), text).unwrap();
-        for error in
-            [file.load().unwrap_err(), file.update(|_| Ok(())).unwrap_err(), file.remove(|_| Ok(())).unwrap_err()]
+        for error in [file.load().unwrap_err(), file.update(nothing).unwrap_err(), file.remove(|_| Ok(())).unwrap_err()]
         {
             let message = format!("{error:#}");
             assert!(message.contains(&file.path().display().to_string()), "{message}");
@@ -82,9 +85,9 @@ fn a_damaged_or_newer_file_is_named_and_left_alone() {
 fn a_change_that_fails_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = file_in(&directory);
-    let failed: anyhow::Result<()> = file.update(|state| {
+    let failed: Result<(), StateError> = file.update(|state| {
         state.nodes.push(living("node-1", 0));
-        anyhow::bail!("no")
+        Err(StateError::Unfit("no".to_owned()))
     });
     assert!(failed.is_err());
     assert!(file.load().unwrap().is_none());
@@ -136,10 +139,10 @@ fn what_a_look_puts_right_reaches_the_file() {
     let file = file_in(&directory);
     file.update(|state| {
         state.nodes.push(NodeEntry { started: "another-boot:1".to_owned(), ..living("node-1", 4000) });
-        Ok(())
+        nothing(state)
     })
     .unwrap();
     assert!(fs::read_to_string(file.path()).unwrap().contains("running"));
-    file.update(|_| Ok(())).unwrap();
+    file.update(nothing).unwrap();
     assert!(fs::read_to_string(file.path()).unwrap().contains("stopped"));
 }

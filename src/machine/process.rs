@@ -1,6 +1,7 @@
 //! Processes: who they are, whether they live, and how to end them without ever hitting a stranger.
 
 use std::fs;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -10,32 +11,35 @@ use nix::unistd::Pid;
 /// How often a process is looked at while its end is waited for.
 const POLL: Duration = Duration::from_millis(3);
 
+/// How often a process is looked at that may run for long: often enough that nobody is sent to it long after its end.
+const SLOW_POLL: Duration = Duration::from_millis(25);
+
 /// Identifies a process beyond its pid, which the system gives out again: `<boot id>:<start time>`, the boot id as in
 /// `/proc/sys/kernel/random/boot_id` and the start time in clock ticks since that boot, as in `/proc/<pid>/stat`.
 /// `None` if no such process runs.
-pub(crate) fn started(pid: u32) -> Option<String> {
+pub fn started(pid: u32) -> Option<String> {
     let stat = Stat::of(pid)?;
     Some(format!("{}:{}", boot_id()?, stat.start))
 }
 
 /// Whether the process that got this pid at that time still runs. Zombies are dead.
-pub(crate) fn is_alive(pid: u32, started_then: &str) -> bool {
+pub fn is_alive(pid: u32, started_then: &str) -> bool {
     running(pid, started_then).is_some()
 }
 
 /// Whether the process runs and is not paused (by SIGSTOP or a debugger), so that it can be expected to answer.
-pub(crate) fn is_awake(pid: u32, started_then: &str) -> bool {
+pub fn is_awake(pid: u32, started_then: &str) -> bool {
     running(pid, started_then).is_some_and(|stat| !matches!(stat.state, 'T' | 't'))
 }
 
 /// Sends a signal, but only to the process that got this pid at that time. Whether it was there.
-pub(crate) fn signal(pid: u32, started_then: &str, signal: Signal) -> bool {
+pub fn signal(pid: u32, started_then: &str, signal: Signal) -> bool {
     let Ok(raw) = i32::try_from(pid) else { return false };
     is_alive(pid, started_then) && kill(Pid::from_raw(raw), signal).is_ok()
 }
 
 /// Waits until the process is gone; whether it went in time.
-pub(crate) async fn wait_gone(pid: u32, started_then: &str, patience: Duration) -> bool {
+pub async fn wait_gone(pid: u32, started_then: &str, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     while is_alive(pid, started_then) {
         if Instant::now() >= deadline {
@@ -46,8 +50,15 @@ pub(crate) async fn wait_gone(pid: u32, started_then: &str, patience: Duration) 
     true
 }
 
+/// Returns when the process is gone, however long that takes.
+pub async fn ended(pid: u32, started_then: &str) {
+    while is_alive(pid, started_then) {
+        tokio::time::sleep(SLOW_POLL).await;
+    }
+}
+
 /// Kills a process with SIGKILL and waits until it is gone; whether it is.
-pub(crate) fn kill_and_wait(pid: u32, started_then: &str, patience: Duration) -> bool {
+pub fn kill_and_wait(pid: u32, started_then: &str, patience: Duration) -> bool {
     signal(pid, started_then, Signal::SIGKILL);
     let deadline = Instant::now() + patience;
     while is_alive(pid, started_then) {
@@ -60,7 +71,7 @@ pub(crate) fn kill_and_wait(pid: u32, started_then: &str, patience: Duration) ->
 }
 
 /// Raises the soft limit of open files to the hard one; nodes inherit it. Where that fails the old limit stays.
-pub(crate) fn raise_open_files() {
+pub fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
     {
@@ -72,13 +83,15 @@ pub(crate) fn raise_open_files() {
 fn running(pid: u32, started_then: &str) -> Option<Stat> {
     let (boot, start) = started_then.rsplit_once(':')?;
     let stat = Stat::of(pid)?;
-    let same = start.parse() == Ok(stat.start) && boot_id().as_deref() == Some(boot);
+    let same = start.parse() == Ok(stat.start) && boot_id() == Some(boot);
     (same && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
 }
 
-fn boot_id() -> Option<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned())
+/// Of this boot, which lasts longer than this process.
+fn boot_id() -> Option<&'static str> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned());
+    ID.get_or_init(read).as_deref()
 }
 
 /// What `/proc/<pid>/stat` tells.

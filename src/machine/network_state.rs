@@ -13,60 +13,78 @@
 
 use std::path::PathBuf;
 
-use chordal::api::join_host_port;
+use crate::api::join_host_port;
 use chordal_protocol::Id;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::process;
-use crate::spawn::ReadyNote;
+use super::process;
+use super::spawn::ReadyNote;
 
 /// The version of the file's format that this program reads and writes.
-pub(crate) const VERSION: u64 = 1;
+pub const VERSION: u64 = 1;
 
 /// The nodes of one ring on this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct NetworkState {
+pub struct NetworkState {
     /// The version of the format.
-    pub(crate) version: u64,
+    pub version: u64,
     /// In the order in which they were added.
-    pub(crate) nodes: Vec<NodeEntry>,
+    pub nodes: Vec<NodeEntry>,
+    /// The bootstrap service that keeps them, or kept them last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<ServiceNote>,
     #[serde(flatten)]
     unknown: Map<String, Value>,
 }
 
+/// A bootstrap service that keeps the nodes of a state file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNote {
+    /// Its process.
+    pub pid: u32,
+    /// Identifies that process: `<boot id>:<start time in clock ticks>`.
+    pub started: String,
+    /// The id of the nodes' ring, 32 hex digits, once it is known.
+    pub ring: Option<String>,
+    /// Members of the ring that are not in this file, `host:port`, seen last.
+    #[serde(default)]
+    pub contacts: Vec<String>,
+}
+
 /// A node of this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct NodeEntry {
+pub struct NodeEntry {
     /// `node-1` and so on.
-    pub(crate) name: String,
+    pub name: String,
     /// The advertised host.
-    pub(crate) host: String,
+    pub host: String,
     /// The advertised port; 0 until it is known.
-    pub(crate) port: u16,
+    pub port: u16,
     /// The node's id; null until it is known.
-    pub(crate) id: Option<Id>,
+    pub id: Option<Id>,
     /// Its process, or the last one that it had.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// Identifies that process: `<boot id>:<start time in clock ticks>`.
-    pub(crate) started: String,
+    pub started: String,
     /// Where its output goes.
-    pub(crate) log: PathBuf,
+    pub log: PathBuf,
     /// Where its content is; null if that is in memory.
-    pub(crate) data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// What it does, as far as the writer of the file knew.
-    pub(crate) status: Status,
+    pub status: Status,
     /// Further arguments of `chordal start` that it needs whenever it is started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) options: Vec<String>,
+    pub options: Vec<String>,
+    /// What else stands there.
     #[serde(flatten)]
-    pub(crate) unknown: Map<String, Value>,
+    pub unknown: Map<String, Value>,
 }
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+pub enum Status {
     /// Its process has been started and is not ready yet.
     Starting,
     /// It was ready, and its process runs.
@@ -77,7 +95,7 @@ pub(crate) enum Status {
 
 impl Status {
     /// The word in the file and on the screen.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Status::Starting => "starting",
             Status::Running => "running",
@@ -88,41 +106,41 @@ impl Status {
 
 impl Default for NetworkState {
     fn default() -> NetworkState {
-        NetworkState { version: VERSION, nodes: Vec::new(), unknown: Map::new() }
+        NetworkState { version: VERSION, nodes: Vec::new(), bootstrap: None, unknown: Map::new() }
     }
 }
 
 impl NetworkState {
     /// The node of this name.
-    pub(crate) fn entry(&self, name: &str) -> Option<&NodeEntry> {
+    pub fn entry(&self, name: &str) -> Option<&NodeEntry> {
         self.nodes.iter().find(|node| node.name == name)
     }
 
     /// The node of this name, to be changed.
-    pub(crate) fn entry_mut(&mut self, name: &str) -> Option<&mut NodeEntry> {
+    pub fn entry_mut(&mut self, name: &str) -> Option<&mut NodeEntry> {
         self.nodes.iter_mut().find(|node| node.name == name)
     }
 
     /// The node that has this port, running or not.
-    pub(crate) fn holder_of(&self, port: u16) -> Option<&NodeEntry> {
+    pub fn holder_of(&self, port: u16) -> Option<&NodeEntry> {
         self.nodes.iter().find(|node| node.port == port && port != 0)
     }
 
     /// `node-N`, one above the highest number in use.
-    pub(crate) fn next_name(&self) -> String {
+    pub fn next_name(&self) -> String {
         let number = |node: &NodeEntry| node.name.strip_prefix("node-").and_then(|number| number.parse::<u32>().ok());
         format!("node-{}", self.nodes.iter().filter_map(number).max().unwrap_or(0).saturating_add(1))
     }
 
     /// The nodes that are ready and neither dead nor paused.
-    pub(crate) fn awake(&self) -> Vec<NodeEntry> {
+    pub fn awake(&self) -> Vec<NodeEntry> {
         let awake = |node: &&NodeEntry| node.status == Status::Running && process::is_awake(node.pid, &node.started);
         self.nodes.iter().filter(awake).cloned().collect()
     }
 
     /// Puts the statuses right: a node whose process is gone is stopped, however it ended and whatever has its pid now;
     /// one that became ready after its starter had died is running.
-    pub(crate) fn refresh(&mut self) {
+    pub fn refresh(&mut self) {
         for node in &mut self.nodes {
             if node.status == Status::Starting
                 && let Some(note) = ReadyNote::read(&node.ready_file()).filter(|note| note.pid == node.pid)
@@ -138,27 +156,27 @@ impl NetworkState {
 
 impl NodeEntry {
     /// `host:port`.
-    pub(crate) fn addr(&self) -> String {
+    pub fn addr(&self) -> String {
         join_host_port(&self.host, self.port)
     }
 
     /// Whether its process runs.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         process::is_alive(self.pid, &self.started)
     }
 
     /// The first digits of its id.
-    pub(crate) fn short_id(&self) -> String {
+    pub fn short_id(&self) -> String {
         self.id.map_or_else(|| "-".to_owned(), |id| id.short())
     }
 
     /// Where its process reports that it is ready.
-    pub(crate) fn ready_file(&self) -> PathBuf {
+    pub fn ready_file(&self) -> PathBuf {
         self.log.with_extension("ready")
     }
 
     /// Takes over what the process reported.
-    pub(crate) fn is_ready_as(&mut self, note: &ReadyNote) {
+    pub fn is_ready_as(&mut self, note: &ReadyNote) {
         self.host.clone_from(&note.host);
         self.port = note.port;
         self.id = Some(note.id);
@@ -166,13 +184,7 @@ impl NodeEntry {
     }
 
     /// A new node that has just been spawned.
-    pub(crate) fn starting(
-        name: String,
-        host: String,
-        port: u16,
-        log: PathBuf,
-        data_dir: Option<PathBuf>,
-    ) -> NodeEntry {
+    pub fn starting(name: String, host: String, port: u16, log: PathBuf, data_dir: Option<PathBuf>) -> NodeEntry {
         NodeEntry {
             name,
             host,

@@ -4,16 +4,15 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::network_state::NodeEntry;
+use super::network_state::NodeEntry;
+use super::state_file::StateError;
 
 /// How many things of one name a directory may hold.
 const MOST_NAMESAKES: u32 = 10_000;
 
 /// Where the nodes of a state file keep things.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub struct Places {
     /// The nodes' output.
     logs: PathBuf,
     /// The nodes' content.
@@ -22,20 +21,20 @@ pub(crate) struct Places {
 
 impl Places {
     /// Those beside a state file in this directory.
-    pub(crate) fn beside(directory: &Path) -> Places {
+    pub fn beside(directory: &Path) -> Places {
         Places { logs: directory.join("logs"), data: directory.join("data") }
     }
 
     /// Makes what a new node will have to itself: its log, and its data directory unless it keeps its content in memory.
     /// Where another state file in the same directory has a node of that name already, a number is added.
-    pub(crate) fn make(&self, name: &str, memory: bool) -> Result<(PathBuf, Option<PathBuf>)> {
-        fs::create_dir_all(&self.logs).with_context(|| format!("cannot make {}", self.logs.display()))?;
+    pub fn make(&self, name: &str, memory: bool) -> Result<(PathBuf, Option<PathBuf>), StateError> {
+        fs::create_dir_all(&self.logs).map_err(cannot_make(&self.logs))?;
         let log = first_free(&self.logs, name, ".log", |path| File::create_new(path).map(drop))?;
         if memory {
             return Ok((log, None));
         }
         let directory = fs::create_dir_all(&self.data)
-            .with_context(|| format!("cannot make {}", self.data.display()))
+            .map_err(cannot_make(&self.data))
             .and_then(|()| first_free(&self.data, name, "", |path| fs::create_dir(path)));
         if directory.is_err() {
             let _ = fs::remove_file(&log);
@@ -45,7 +44,7 @@ impl Places {
 
     /// Removes a node's log, readiness report and data, as far as they lie where we put them: a path that somebody
     /// wrote into the state file is not followed elsewhere.
-    pub(crate) fn clear(&self, node: &NodeEntry) {
+    pub fn clear(&self, node: &NodeEntry) {
         for file in [node.log.clone(), node.ready_file()] {
             if is_in(&file, &self.logs) {
                 let _ = fs::remove_file(file);
@@ -55,14 +54,14 @@ impl Places {
     }
 
     /// Removes a node's data, as far as it lies where we put it. The daemon makes its directory anew.
-    pub(crate) fn clear_data(&self, node: &NodeEntry) {
+    pub fn clear_data(&self, node: &NodeEntry) {
         if let Some(directory) = node.data_dir.as_ref().filter(|directory| is_in(directory, &self.data)) {
             let _ = fs::remove_dir_all(directory);
         }
     }
 
     /// Removes the directories themselves if nothing is left in them.
-    pub(crate) fn clear_empty(&self) {
+    pub fn clear_empty(&self) {
         let _ = fs::remove_dir(&self.logs);
         let _ = fs::remove_dir(&self.data);
     }
@@ -79,17 +78,21 @@ fn first_free(
     name: &str,
     ending: &str,
     make: impl Fn(&Path) -> std::io::Result<()>,
-) -> Result<PathBuf> {
+) -> Result<PathBuf, StateError> {
     for number in 1..MOST_NAMESAKES {
         let number = if number == 1 { String::new() } else { format!(".{number}") };
         let path = directory.join(format!("{name}{number}{ending}"));
         match make(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot make {}", path.display())),
+            Err(error) => return Err(cannot_make(&path)(error)),
         }
     }
-    bail!("{} is full of things called {name}; clear it", directory.display())
+    Err(StateError::Unfit(format!("{} is full of things called {name}; clear it", directory.display())))
+}
+
+fn cannot_make(path: &Path) -> impl FnOnce(std::io::Error) -> StateError {
+    StateError::system(format!("cannot make {}", path.display()))
 }
 
 #[cfg(test)]

@@ -3,19 +3,19 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
 use chordal_protocol::Id;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::network_state::NodeEntry;
-use crate::process;
+use super::network_state::NodeEntry;
+use super::process;
 
 /// How often a node that starts is looked at.
 const POLL: Duration = Duration::from_millis(5);
@@ -26,14 +26,19 @@ const TERMINATION: Duration = Duration::from_secs(15);
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
 
+/// How long a connection to a node of this machine may take.
+const CONNECTING: Duration = Duration::from_millis(100);
+
 /// How many bytes from the end of a log an error is looked for in.
 const TAIL: u64 = 16 << 10;
 
 /// How many lines of a log are shown when its node did not start.
 const TAIL_LINES: usize = 10;
 
-/// Variables of `chordal start` that decide what `tasks` decides. The others reach the nodes.
-const OUR_VARIABLES: [&str; 12] = [
+/// Variables that are not for the nodes: those of `chordal start` that decide what `tasks` decides, and the socket on which a
+/// service tells systemd how it does. The others reach the nodes.
+const OUR_VARIABLES: [&str; 13] = [
+    "NOTIFY_SOCKET",
     "CHORDAL_HOST",
     "CHORDAL_PORT",
     "CHORDAL_NAME",
@@ -50,49 +55,70 @@ const OUR_VARIABLES: [&str; 12] = [
 
 /// What a node writes to its `--ready-file` once it is joined and serves what it owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReadyNote {
+pub struct ReadyNote {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its advertised host.
-    pub(crate) host: String,
+    pub host: String,
     /// Its advertised port.
-    pub(crate) port: u16,
+    pub port: u16,
     /// Its id.
-    pub(crate) id: Id,
+    pub id: Id,
     /// Its process.
-    pub(crate) pid: u32,
+    pub pid: u32,
 }
 
 impl ReadyNote {
     /// The note in this file, if there is a whole one.
-    pub(crate) fn read(path: &Path) -> Option<ReadyNote> {
+    pub fn read(path: &Path) -> Option<ReadyNote> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 }
 
+/// Why no process was started. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// Its log cannot be written.
+    #[error("cannot write {path}: {reason}")]
+    Log {
+        /// The log.
+        path: String,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The system starts no process.
+    #[error("cannot start a process: {0}")]
+    Process(std::io::Error),
+    /// The process cannot be told apart from a later one with the same pid; it was ended again.
+    #[error("/proc tells nothing about process {0}; chordal needs it to know its nodes")]
+    Unknown(u32),
+}
+
 /// Why a node did not get ready.
-pub(crate) struct NotReady {
+#[derive(Debug)]
+pub struct NotReady {
     /// In one line.
-    pub(crate) reason: anyhow::Error,
+    pub reason: String,
     /// The last lines of its log.
-    pub(crate) log_tail: Vec<String>,
+    pub log_tail: Vec<String>,
 }
 
 /// Starts the node that `entry` describes and puts its pid and start time there.
 ///
 /// The process is this very program (`/proc/self/exe`, which outlives a rebuild) with the hidden verb `node`. It gets a
 /// session of its own, no input, and its log as output.
-pub(crate) fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child> {
+pub fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child, SpawnError> {
     let _ = fs::remove_file(entry.ready_file());
     let log = OpenOptions::new().create(true).append(true).open(&entry.log);
-    let log = log.with_context(|| format!("cannot write {}", entry.log.display()))?;
+    let cannot_write = |reason| SpawnError::Log { path: entry.log.display().to_string(), reason };
+    let log = log.map_err(cannot_write)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("tasks").arg("node").args(arguments(entry, contacts));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.arg0(program()).arg("node").args(arguments(entry, contacts));
+    command.stdin(Stdio::null()).stdout(log.try_clone().map_err(cannot_write)?).stderr(log);
     for variable in OUR_VARIABLES {
         command.env_remove(variable);
     }
-    let mut child = command.spawn().context("cannot start a process")?;
+    let mut child = command.spawn().map_err(SpawnError::Process)?;
     match process::started(child.id()) {
         Some(started) => {
             entry.pid = child.id();
@@ -102,34 +128,60 @@ pub(crate) fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child>
         None => {
             let _ = child.kill();
             let _ = child.wait();
-            Err(anyhow!("/proc tells nothing about process {}; tasks needs it to know its nodes", child.id()))
+            Err(SpawnError::Unknown(child.id()))
         }
     }
 }
 
-/// Waits until the node has reported that it is ready.
-pub(crate) async fn wait_ready(
+/// Waits until the node has reported that it is ready. A node that another process has started comes without `child`.
+pub async fn wait_ready(
     entry: &NodeEntry,
-    child: &mut Child,
+    child: Option<&mut Child>,
     patience: Duration,
     interrupt: &CancellationToken,
 ) -> Result<ReadyNote, NotReady> {
+    let note = || ReadyNote::read(&entry.ready_file()).filter(|note| note.pid == entry.pid);
+    wait(entry, child, patience, interrupt, note).await
+}
+
+/// Waits until the node listens at its address, ready or not.
+pub async fn wait_listening(
+    entry: &NodeEntry,
+    child: Option<&mut Child>,
+    patience: Duration,
+    interrupt: &CancellationToken,
+) -> Result<(), NotReady> {
+    let listens = || {
+        let mut addrs = (entry.host.as_str(), entry.port).to_socket_addrs().ok()?;
+        addrs.find_map(|addr| TcpStream::connect_timeout(&addr, CONNECTING).ok()).map(drop)
+    };
+    wait(entry, child, patience, interrupt, listens).await
+}
+
+async fn wait<T>(
+    entry: &NodeEntry,
+    mut child: Option<&mut Child>,
+    patience: Duration,
+    interrupt: &CancellationToken,
+    look: impl Fn() -> Option<T>,
+) -> Result<T, NotReady> {
     let deadline = Instant::now() + patience;
     let reason = loop {
-        if let Some(note) = ReadyNote::read(&entry.ready_file()).filter(|note| note.pid == entry.pid) {
-            return Ok(note);
+        if let Some(found) = look() {
+            return Ok(found);
         }
-        match child.try_wait() {
-            Ok(None) => {}
-            Ok(Some(status)) => break died(entry, status),
-            Err(error) => break anyhow!("{}: cannot wait for process {}: {error}", entry.name, entry.pid),
+        match child.as_mut().map(|child| child.try_wait()) {
+            Some(Ok(Some(status))) => break died(entry, &format!(" ({status})")),
+            Some(Err(error)) => break format!("{}: cannot wait for process {}: {error}", entry.name, entry.pid),
+            None if !entry.is_alive() => break died(entry, ""),
+            Some(Ok(None)) | None => {}
         }
         if interrupt.is_cancelled() {
-            let reason = anyhow!("{} was not ready yet when the task was interrupted", entry.name);
-            return Err(NotReady::from(reason));
+            let reason = format!("{} was not ready yet when the task was interrupted", entry.name);
+            return Err(NotReady { reason, log_tail: Vec::new() });
         }
         if Instant::now() >= deadline {
-            break anyhow!("{} was not ready within {} s{}", entry.name, patience.as_secs(), last_words(entry));
+            break format!("{} was not ready within {} s{}", entry.name, patience.as_secs(), last_words(entry));
         }
         tokio::time::sleep(POLL).await;
     };
@@ -137,7 +189,7 @@ pub(crate) async fn wait_ready(
 }
 
 /// Ends a node that did not get ready: it may be about to join, so it is asked first and killed then.
-pub(crate) async fn terminate(entry: &NodeEntry) {
+pub async fn terminate(entry: &NodeEntry) {
     process::signal(entry.pid, &entry.started, Signal::SIGTERM);
     if !process::wait_gone(entry.pid, &entry.started, TERMINATION).await {
         process::kill_and_wait(entry.pid, &entry.started, DEATH);
@@ -145,7 +197,7 @@ pub(crate) async fn terminate(entry: &NodeEntry) {
 }
 
 /// The last lines of a file, as far as they lie in its last 16 KiB; none if it cannot be read.
-pub(crate) fn tail(path: &Path, lines: usize) -> Vec<String> {
+pub fn tail(path: &Path, lines: usize) -> Vec<String> {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -176,8 +228,14 @@ fn arguments(entry: &NodeEntry, contacts: &[String]) -> Vec<OsString> {
     arguments
 }
 
-fn died(entry: &NodeEntry, status: std::process::ExitStatus) -> anyhow::Error {
-    anyhow!("{} ended before it was ready ({status}){}", entry.name, last_words(entry))
+fn died(entry: &NodeEntry, status: &str) -> String {
+    format!("{} ended before it was ready{status}{}", entry.name, last_words(entry))
+}
+
+/// What this program is called in a list of processes.
+fn program() -> String {
+    let called = std::env::args_os().next().and_then(|path| Path::new(&path).file_name().map(OsString::from));
+    called.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "chordal".to_owned())
 }
 
 fn last_words(entry: &NodeEntry) -> String {

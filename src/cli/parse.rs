@@ -6,12 +6,12 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads `2s`, `500ms`, or plain seconds such as `2` and `0.5`; more than nothing and at most a day.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     duration_up_to(text, LONGEST, "a day")
 }
 
 /// The same for simulated time, which nobody has to wait for: at most ten years.
-pub(crate) fn simulated_duration(text: &str) -> Result<Duration, String> {
+pub fn simulated_duration(text: &str) -> Result<Duration, String> {
     duration_up_to(text, LONGEST * 3652, "ten years")
 }
 
@@ -37,7 +37,7 @@ fn duration_up_to(text: &str, longest: Duration, called: &str) -> Result<Duratio
 }
 
 /// Reads `HOST:PORT`, with brackets round an IPv6 host.
-pub(crate) fn addr(text: &str) -> Result<String, String> {
+pub fn addr(text: &str) -> Result<String, String> {
     let wrong = |what: &str| format!("{what}; an address is HOST:PORT, such as 127.0.0.1:4000 or [::1]:4000");
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
     match port.parse::<u16>() {
@@ -55,7 +55,7 @@ pub(crate) fn addr(text: &str) -> Result<String, String> {
 }
 
 /// Reads a host to listen on: a name or an address without a port; brackets round an IPv6 address are taken off.
-pub(crate) fn host(text: &str) -> Result<String, String> {
+pub fn host(text: &str) -> Result<String, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let is_v6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
     if bare.is_empty() || (!is_v6 && bare.contains(|c: char| c.is_whitespace() || ":/@?#,".contains(c))) {
@@ -65,7 +65,7 @@ pub(crate) fn host(text: &str) -> Result<String, String> {
 }
 
 /// Reads a name for a node, which also names its log and its data directory.
-pub(crate) fn name(text: &str) -> Result<String, String> {
+pub fn name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     if begins_well && text.len() <= 64 && text.chars().all(plain) {

@@ -7,11 +7,34 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use crate::network_state::{NetworkState, NodeEntry, VERSION};
-use crate::places::Places;
+use super::network_state::{NetworkState, NodeEntry, VERSION};
+use super::places::Places;
+
+/// Why a state file was not read or changed. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The system refused.
+    #[error("{what}: {reason}")]
+    System {
+        /// What could not be done, and with which file.
+        what: String,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// It is damaged, of another version, not there, or not what is needed; the text says which, and what to do.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl StateError {
+    /// For `map_err`: the system refused to do this.
+    pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StateError {
+        let what = what.into();
+        |reason| StateError::System { what, reason }
+    }
+}
 
 /// How long another `tasks` is waited for. They hold the lock for milliseconds; killall as long as processes take to die.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -21,7 +44,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Changes are made under an exclusive lock on `<state>.lock` (a file of its own, because every change replaces the state
 /// file, and gone when the ring is) and reach the disk before they count: temporary file, fsync, rename.
 #[derive(Debug, Clone)]
-pub(crate) struct StateFile {
+pub struct StateFile {
     path: PathBuf,
     lock: PathBuf,
     places: Places,
@@ -29,53 +52,57 @@ pub(crate) struct StateFile {
 
 impl StateFile {
     /// The state file at this path. Nothing is touched yet.
-    pub(crate) fn at(path: &Path) -> Result<StateFile> {
-        let name = path.file_name().with_context(|| format!("--state {}: that is no file name", path.display()))?;
+    pub fn at(path: &Path) -> Result<StateFile, StateError> {
+        let unfit = || StateError::Unfit(format!("--state {}: that is no file name", path.display()));
+        let name = path.file_name().ok_or_else(unfit)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let parent = resolved(parent).with_context(|| format!("cannot find {}", parent.display()))?;
+        let parent = resolved(parent).map_err(StateError::system(format!("cannot find {}", parent.display())))?;
         let mut lock = name.to_owned();
         lock.push(".lock");
         Ok(StateFile { path: parent.join(name), lock: parent.join(lock), places: Places::beside(&parent) })
     }
 
     /// The file's path.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The directories beside it.
-    pub(crate) fn places(&self) -> &Places {
+    pub fn places(&self) -> &Places {
         &self.places
     }
 
     /// What it says, put right by a look at the processes; `None` if there is no such file.
-    pub(crate) fn load(&self) -> Result<Option<NetworkState>> {
+    pub fn load(&self) -> Result<Option<NetworkState>, StateError> {
         let mut state = self.read()?;
         state.iter_mut().for_each(NetworkState::refresh);
         Ok(state)
     }
 
     /// What it says, if it names any node.
-    pub(crate) fn ring(&self) -> Result<NetworkState> {
-        self.load()?
-            .filter(|state| !state.nodes.is_empty())
-            .ok_or_else(|| anyhow!("there is no ring in {}; start one with `tasks boot`", self.path.display()))
+    pub fn ring(&self) -> Result<NetworkState, StateError> {
+        let none = || format!("there is no ring in {}; start one with `tasks boot`", self.path.display());
+        self.load()?.filter(|state| !state.nodes.is_empty()).ok_or_else(|| StateError::Unfit(none()))
     }
 
     /// The nodes that can be asked; an error that says what to do if there are none.
-    pub(crate) fn awake(&self) -> Result<Vec<NodeEntry>> {
+    pub fn awake(&self) -> Result<Vec<NodeEntry>, StateError> {
         let awake = self.ring()?.awake();
-        ensure!(
-            !awake.is_empty(),
-            "no node of the ring in {} runs; bring it back with `tasks start --all` or begin anew with `tasks reboot`",
-            self.path.display()
-        );
+        if awake.is_empty() {
+            return Err(StateError::Unfit(format!(
+                "no node of the ring in {} runs; bring it back with `tasks start --all` or begin anew with `tasks reboot`",
+                self.path.display()
+            )));
+        }
         Ok(awake)
     }
 
     /// Reads, changes and writes under the lock. A missing file is read as a ring without nodes. If `change` fails the
     /// file stays as it was.
-    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut NetworkState) -> Result<T>) -> Result<T> {
+    pub fn update<T, E>(&self, change: impl FnOnce(&mut NetworkState) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StateError>,
+    {
         let _lock = self.locked()?;
         let before = self.read()?;
         let mut state = before.clone().unwrap_or_default();
@@ -89,45 +116,48 @@ impl StateFile {
     }
 
     /// Reads and acts under the lock, and removes the file if `act` succeeds. Without a file there is nothing to do.
-    pub(crate) fn remove<T>(&self, act: impl FnOnce(&NetworkState) -> Result<T>) -> Result<Option<T>> {
+    pub fn remove<T, E>(&self, act: impl FnOnce(&NetworkState) -> Result<T, E>) -> Result<Option<T>, E>
+    where
+        E: From<StateError>,
+    {
         let _lock = self.locked()?;
         let Some(state) = self.load()? else { return Ok(None) };
         let outcome = act(&state)?;
-        fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        fs::remove_file(&self.path).map_err(StateError::system(format!("cannot remove {}", self.path.display())))?;
         // Those who wait for this lock notice, and take the next one. One that stays behind does no harm.
         let _ = fs::remove_file(&self.lock);
         Ok(Some(outcome))
     }
 
-    fn read(&self) -> Result<Option<NetworkState>> {
+    fn read(&self) -> Result<Option<NetworkState>, StateError> {
         match fs::read(&self.path) {
             Ok(bytes) => self.parse(&bytes).map(Some),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.path.display())),
+            Err(error) => Err(StateError::system(format!("cannot read {}", self.path.display()))(error)),
         }
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<NetworkState> {
+    fn parse(&self, bytes: &[u8]) -> Result<NetworkState, StateError> {
         let way_out = format!(
             "to start afresh, end what is left of its nodes by hand (`pgrep -f 'tasks node'` lists nodes), remove {} and run `tasks boot`",
             self.path.display()
         );
-        let damaged = |error| anyhow!("{} is damaged ({error}); {way_out}", self.path.display());
+        let damaged = |error| StateError::Unfit(format!("{} is damaged ({error}); {way_out}", self.path.display()));
         let json: Value = serde_json::from_slice(bytes).map_err(damaged)?;
         if let Some(version) = json.get("version").and_then(Value::as_u64).filter(|version| *version != VERSION) {
-            bail!(
+            return Err(StateError::Unfit(format!(
                 "{} has version {version} and this program reads version {VERSION}; use the chordal that wrote it, or, {way_out}",
                 self.path.display()
-            );
+            )));
         }
         serde_json::from_value(json).map_err(damaged)
     }
 
-    fn write(&self, state: &NetworkState) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(state)?;
-        json.push(b'\n');
+    fn write(&self, state: &NetworkState) -> Result<(), StateError> {
         let temporary = self.path.with_added_extension("tmp");
         let written = (|| {
+            let mut json = serde_json::to_vec_pretty(state)?;
+            json.push(b'\n');
             let mut file = File::create(&temporary)?;
             file.write_all(&json)?;
             file.sync_all()?;
@@ -137,28 +167,29 @@ impl StateFile {
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written.with_context(|| format!("cannot write {}", self.path.display()))
+        written.map_err(StateError::system(format!("cannot write {}", self.path.display())))
     }
 
     /// The lock, which ends with the value.
-    fn locked(&self) -> Result<File> {
-        let cannot = || format!("cannot lock {}", self.lock.display());
-        fs::create_dir_all(self.lock.parent().unwrap_or(Path::new("/"))).with_context(cannot)?;
+    fn locked(&self) -> Result<File, StateError> {
+        let cannot = |error| StateError::system(format!("cannot lock {}", self.lock.display()))(error);
+        fs::create_dir_all(self.lock.parent().unwrap_or(Path::new("/"))).map_err(cannot)?;
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             // Opened anew each time: whoever has removed the ring has removed its lock as well.
-            let file =
-                OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock).with_context(cannot)?;
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.lock).map_err(cannot)?;
             match file.try_lock() {
                 Ok(()) if self.is_the_lock(&file) => return Ok(file),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
-                Err(TryLockError::WouldBlock) => bail!(
-                    "another `tasks` has held {} for {} s; end it, then try again",
-                    self.lock.display(),
-                    LOCK_PATIENCE.as_secs()
-                ),
-                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StateError::Unfit(format!(
+                        "another `tasks` has held {} for {} s; end it, then try again",
+                        self.lock.display(),
+                        LOCK_PATIENCE.as_secs()
+                    )));
+                }
+                Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
         }
     }

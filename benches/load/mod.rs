@@ -1,0 +1,163 @@
+//! What the benches share: requests back to back over kept connections, and an empty axum server to compare with.
+#![allow(dead_code, reason = "each bench uses its own part of this")]
+
+use std::io::{self, BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::serve::ListenerExt;
+use rand::RngExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// With what a line is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) concurrency: usize,
+    pub(crate) time: Duration,
+}
+
+/// What came of a line.
+pub(crate) struct Measured {
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) worst: Duration,
+    pub(crate) errors: usize,
+}
+
+pub(crate) fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Runs requests back to back on so many workers, each with a connection to every address, and counts what is answered.
+pub(crate) async fn measure(
+    load: Load,
+    addrs: &[String],
+    request: Arc<dyn Fn(usize, usize) -> Vec<u8> + Send + Sync>,
+) -> Measured {
+    let began = Instant::now();
+    let workers: Vec<_> = (0..load.concurrency)
+        .map(|worker| {
+            let (addrs, request) = (addrs.to_vec(), Arc::clone(&request));
+            tokio::spawn(async move {
+                let mut connections: Vec<Option<TcpStream>> = addrs.iter().map(|_| None).collect();
+                let (mut times, mut errors, mut i) = (Vec::new(), 0, 0);
+                while began.elapsed() < load.time {
+                    let pick = rand::rng().random_range(0..addrs.len());
+                    let sent = Instant::now();
+                    match exchange(&mut connections[pick], &addrs[pick], &request(worker, i)).await {
+                        Ok(200) => times.push(sent.elapsed()),
+                        Ok(_) => errors += 1,
+                        Err(_) => {
+                            connections[pick] = None;
+                            errors += 1;
+                        }
+                    }
+                    i += 1;
+                }
+                (times, errors)
+            })
+        })
+        .collect();
+    let (mut times, mut errors) = (Vec::new(), 0);
+    for worker in workers {
+        let (its_times, its_errors) = worker.await.expect("a worker");
+        times.extend(its_times);
+        errors += its_errors;
+    }
+    times.sort();
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+    Measured {
+        per_second: times.len() as f64 / began.elapsed().as_secs_f64(),
+        p50: at(0.5),
+        p99: at(0.99),
+        worst: times.last().copied().unwrap_or_default(),
+        errors,
+    }
+}
+
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: ring\r\n\r\n").into_bytes()
+}
+
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: ring\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Sends a request on a kept connection and reads the whole answer; returns its status.
+pub(crate) async fn exchange(connection: &mut Option<TcpStream>, addr: &str, request: &[u8]) -> io::Result<u16> {
+    if connection.is_none() {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        *connection = Some(stream);
+    }
+    let Some(stream) = connection else { return Err(io::ErrorKind::NotConnected.into()) };
+    stream.write_all(request).await?;
+    let mut answer = Vec::with_capacity(1024);
+    let head = loop {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let length: usize = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+        .and_then(|length| length.trim().parse().ok())
+        .unwrap_or(0);
+    while answer.len() < head + length {
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(status)
+}
+
+/// The yardstick: this program again, as a server with one empty handler.
+pub(crate) struct Empty {
+    child: Child,
+    pub(crate) addr: String,
+}
+
+impl Empty {
+    pub(crate) fn start() -> Empty {
+        let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
+            .arg("--empty-server")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be run again");
+        let mut addr = String::new();
+        let stdout = child.stdout.take().expect("its output is piped");
+        BufReader::new(stdout).read_line(&mut addr).expect("it says where it listens");
+        Empty { child, addr: addr.trim().to_owned() }
+    }
+}
+
+impl Drop for Empty {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn empty_server() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{}", listener.local_addr().expect("an address"));
+        let router = axum::Router::new().route("/", axum::routing::get(|| async { "" }));
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("a socket"));
+        axum::serve(listener, router).await.expect("it serves");
+    });
+}
