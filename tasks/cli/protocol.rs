@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use chordal_protocol::keeper;
 use chordal_sim::protocol::{Aim, Faults, Setup, Variant};
 use clap::{Args, ValueEnum};
 
@@ -24,7 +25,8 @@ pub(crate) struct Protocol {
     #[arg(long, default_value_t = 30.0, value_name = "SIM_SECONDS", value_parser = number(0.1, 86_400.0), allow_negative_numbers = true)]
     pub(crate) duration: f64,
     /// What is done to the ring: `none`, `all`, or some of loss=P, duplicate=P (per message), delay=A..Bms, crash=R, restart=R,
-    /// pause=R (per node and simulated second), partition=R (per simulated second), drift=SHARE (of the timers).
+    /// pause=R (per node and simulated second), partition=R (per simulated second), drift=SHARE (of the timers), full=R (disks
+    /// without room, with --content).
     #[arg(long, default_value = "all", value_name = "KIND=VALUE,…")]
     pub(crate) faults: Faults,
     /// The protocol: Zave's corrected Chord, which nodes run (the default, unless a scenario says otherwise), or Chord as it was published in 2001.
@@ -42,6 +44,15 @@ pub(crate) struct Protocol {
     /// How many values are read or written per simulated second.
     #[arg(long, default_value_t = 4.0, value_name = "RATE", value_parser = number(0.0, 1_000.0), allow_negative_numbers = true)]
     pub(crate) operations: f64,
+    /// Nodes keep content: clients put, get, compare and swap, and delete, and all that they are told is checked.
+    #[arg(long)]
+    pub(crate) content: bool,
+    /// How many keys clients use. The fewer, the more operations of one key are under way at once.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) keys: u16,
+    /// How many nodes keep each value, once there are so many.
+    #[arg(long, default_value_t = 3, requires = "content", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) replication_factor: u16,
     /// Which share of the members is lost for good, at once, when faults stop (with --mode liveness). By default up to a quarter,
     /// in half of the runs in which nodes crash.
     #[arg(long, value_name = "SHARE", value_parser = number(0.0, 0.9), allow_negative_numbers = true)]
@@ -57,7 +68,7 @@ pub(crate) struct Protocol {
         long,
         value_name = "FILE",
         conflicts_with_all = ["nodes", "seeds", "duration", "faults", "mode", "successors", "churn", "operations", "lose",
-            "strangers", "rounds", "replay"]
+            "strangers", "rounds", "replay", "content", "keys", "replication_factor"]
     )]
     pub(crate) scenario: Option<PathBuf>,
     /// Run this seed alone, and tell what happens.
@@ -105,6 +116,11 @@ impl Protocol {
             faults: self.faults,
             churn: self.churn,
             operations: self.operations,
+            keys: self.keys.into(),
+            content: self.content.then(|| keeper::Settings {
+                replication_factor: self.replication_factor.into(),
+                ..keeper::Settings::default()
+            }),
             lose: self.lose,
             strangers: self.strangers.into(),
             variant: self.variant.map_or(Variant::Zave, Protocols::variant),

@@ -127,7 +127,7 @@ impl Teller {
         if self.silent {
             return;
         }
-        let matters = !entry.changes.is_empty() || matches!(entry.about, About::Fault | About::Violation);
+        let matters = !entry.changes.is_empty() || matches!(entry.about, About::Fault | About::Client | About::Violation);
         if !matters && !self.all {
             self.passed_over += 1;
             return;
@@ -195,6 +195,13 @@ fn as_json(told: &Told<'_>, missing: &[Kind]) -> Value {
         "hops": spread(summary.hops.spread()),
         "operations": summary.operations,
         "unavailable": summary.unavailable,
+        "unknown": summary.unknown,
+        "histories_checked": summary.histories_checked,
+        "writes_lost": summary.writes_lost,
+        "stale_reads": summary.stale_reads,
+        "view_changes": summary.view_changes,
+        "seconds_without_service": summary.without_service as f64 / 1e3,
+        "longest_without_service_ms": spread(summary.longest_without_service.spread()),
         "simulated_s": summary.simulated as f64 / 1e3,
         "elapsed_s": seconds,
         "simulated_s_per_s": summary.simulated as f64 / 1e3 / seconds.max(1e-9),
@@ -249,6 +256,17 @@ fn as_text(told: &Told<'_>) -> String {
     }
     if summary.operations + summary.unavailable > 0 {
         lines.push(format!("clients: {} answered, {} unavailable", summary.operations, summary.unavailable));
+    }
+    if setup.content.is_some() {
+        lines.push(format!(
+            "content: {} histories checked, {} operations of unknown outcome, {} acknowledged writes lost, {} stale reads",
+            summary.histories_checked, summary.unknown, summary.writes_lost, summary.stale_reads
+        ));
+        lines.push(format!(
+            "views: {} changes; {:.1} s in which a range was not served although a majority of its members could talk",
+            summary.view_changes,
+            summary.without_service as f64 / 1e3
+        ));
     }
     let simulated = summary.simulated as f64 / 1e3;
     lines.push(format!(

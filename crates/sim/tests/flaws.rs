@@ -7,9 +7,9 @@ use chordal_sim::protocol::{Faults, Setup, Variant, run};
 /// How many seeds each may take, and by which invariant it is caught then, if it always is by the same.
 fn bounds(flaw: Flaw) -> (u64, &'static [&'static str]) {
     match flaw {
-        Flaw::Original2001 => (60, &["live_successor"]),
+        Flaw::Original2001 => (100, &["live_successor"]),
         Flaw::AdoptsUnasked => (10, &["live_successor"]),
-        Flaw::AnswersWhileJoining => (40, &["live_successor", "ideal_ring"]),
+        Flaw::AnswersWhileJoining => (40, &["live_successor", "ideal_ring", "at_most_one_ring"]),
         Flaw::ListsItself => (5, &["ordered_successor_lists"]),
         Flaw::SecondRing => (40, &["no_second_ring"]),
         Flaw::DropsWholeList => (10, &["isolated_for_a_reason"]),

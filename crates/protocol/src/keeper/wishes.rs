@@ -163,7 +163,9 @@ impl Keeper {
         if !changes.is_empty() || self.leaving {
             return changes;
         }
-        for second in at_rest {
+        // A range begins where its owner stands. Alone on its ring, a node is the owner of what lies before it, too, and must not
+        // take that for the beginning of what it owns: it would have to be split again.
+        for second in at_rest.iter().filter(|view| view.range.lo != self.me.id) {
             let before = |first: &&&View| first.range.hi == second.range.lo && first.name() != second.name();
             if let Some(first) = at_rest.iter().find(before)
                 && alike(first, second)

@@ -201,7 +201,8 @@ impl Replica {
         // Who has decided in its turn has known it.
         let is_over = |view: &View| {
             let name = view.name();
-            durable.over.iter().any(|over| name.is_over_with(over)) || durable.held.keys().any(|held| name.is_before(held))
+            durable.over.iter().any(|over| name.is_over_with(over))
+                || durable.held.keys().any(|held| name.is_before(held))
         };
         let is_known = |view: &View| view.members.iter().filter(knows).count() >= view.majority();
         value.successors.iter().all(|view| is_over(view) || is_known(view))

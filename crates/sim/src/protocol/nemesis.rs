@@ -1,6 +1,6 @@
 //! What is done to the ring, and who comes and goes.
 
-use chordal_protocol::{Chord, Membership, Procedure};
+use chordal_protocol::{Chord, Contact, Membership, Procedure};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -139,6 +139,14 @@ impl World<'_> {
         let remembered = machine.disk.state.clone().filter(|it| it.membership != Membership::Left);
         let member = remembered.as_ref().is_some_and(|it| it.membership != Membership::Joining);
         let me = machine.chord.me().clone();
+        if !member && machine.bootstrap.is_empty() {
+            // The first one of a ring has lost its disk, and its operator tells it where the others are.
+            let others =
+                self.hosts.iter().filter(|other| other.ring == 0 && other.is_live() && other.chord.me().id != me.id);
+            let others: Vec<Contact> = others.map(|other| other.chord.me().clone()).collect();
+            self.hosts[host].bootstrap = others;
+        }
+        let machine = &mut self.hosts[host];
         let settings = self.setup.settings.clone();
         machine.chord = match remembered {
             Some(durable) => Chord::restore(durable, settings),

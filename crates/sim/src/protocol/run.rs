@@ -42,6 +42,8 @@ pub struct Outcome {
     pub without_service: u64,
     /// The longest such time of one key without a break, in simulated milliseconds.
     pub longest_without_service: u64,
+    /// The greatest number of views that a node knew to be over in the end: such names must not pile up.
+    pub most_over: u64,
     /// How many reads and writes came to their end, and how many got no answer.
     pub operations: (u64, u64),
 }
@@ -112,6 +114,7 @@ pub(crate) fn outcome(mut world: World<'_>, seed: u64, rounds: (Option<u64>, Opt
         view_changes: world.service.changes(),
         without_service: world.service.missed / MS,
         longest_without_service: world.service.longest / MS,
+        most_over: world.service.most_over,
         operations: (world.register.done, world.register.given_up),
     }
 }

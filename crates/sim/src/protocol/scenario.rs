@@ -376,6 +376,7 @@ impl World<'_> {
                     WireSide::Successor => Side::Successor,
                 };
                 self.tell(super::About::Fault, |_| format!("somebody points {node} to {} by hand", to.name));
+                self.outside("pointers were set by hand".to_owned());
                 self.begin(host, Procedure::Rewire { side, to });
             }
             Action::Put(Put { key, value, through }) => {

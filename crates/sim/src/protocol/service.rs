@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chordal_protocol::Id;
-use chordal_protocol::replica::{Name, View};
+use chordal_protocol::replica::{Member, Name, Value, View};
 
 use super::host::State;
 use super::world::{Event, MS, World};
@@ -26,6 +26,8 @@ pub(crate) struct Service {
     pub(crate) missed: u64,
     /// The longest time for which a key was without service, without a break, in simulated microseconds.
     pub(crate) longest: u64,
+    /// The greatest number of views that a node knew to be over in the end.
+    pub(crate) most_over: u64,
     /// The views that were decided. Of two that follow one decision the first stands for both.
     changes: BTreeSet<Name>,
     /// Since when a key has been without service.
@@ -71,6 +73,32 @@ impl World<'_> {
                 let text = format!("key {} is not served for {} s: {name}", id.short(), long / 1_000_000);
                 self.checker.violated("comes_back_to_service", text);
             }
+        }
+    }
+
+    /// When all has been quiet for long enough, a decision is remembered only for the sake of a member that is not there to be
+    /// told.
+    pub(crate) fn look_at_decisions(&mut self) {
+        let mut there: BTreeSet<Member> = BTreeSet::new();
+        for host in self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()) {
+            there.extend(host.shelf.as_ref().map(|shelf| shelf.keeper.me()));
+        }
+        let mut forgettable = None;
+        for shelf in
+            self.hosts.iter().filter(|host| host.ring == 0 && host.is_live()).filter_map(|it| it.shelf.as_ref())
+        {
+            let durable = shelf.keeper.replica().durable();
+            self.service.most_over = self.service.most_over.max(durable.over.len() as u64);
+            let told = |value: &Value| {
+                let new = value.successors.iter().flat_map(|view| &view.members);
+                value.voters.iter().chain(new).all(|member| there.contains(member))
+            };
+            let known = durable.decided.iter().find(|(_, value)| told(value));
+            forgettable = forgettable.or(known.map(|(name, _)| (shelf.keeper.me(), *name)));
+        }
+        if let Some((member, name)) = forgettable {
+            let text = format!("{} still remembers what followed {}", member.id.short(), super::trace::called(&name));
+            self.checker.violated("decisions_are_forgotten", text);
         }
     }
 

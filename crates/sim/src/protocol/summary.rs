@@ -98,6 +98,8 @@ pub struct Summary {
     pub without_service: u64,
     /// The longest such time of one key without a break, of each run, in simulated milliseconds.
     pub longest_without_service: Histogram,
+    /// The greatest number of views that a node knew to be over in the end of a run.
+    pub most_over: u64,
     /// Reads of something older than what somebody had been told before.
     pub stale_reads: u64,
 }
@@ -118,6 +120,7 @@ impl Summary {
         self.view_changes += outcome.view_changes;
         self.without_service += outcome.without_service;
         self.longest_without_service.note(outcome.longest_without_service);
+        self.most_over = self.most_over.max(outcome.most_over);
         outcome.hops.iter().for_each(|hops| self.hops.note(u64::from(*hops)));
         match (outcome.violation, outcome.outside) {
             (Some(violation), _) => self.failures.push((outcome.seed, violation)),

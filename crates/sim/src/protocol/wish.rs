@@ -19,6 +19,9 @@ use crate::history::{self, Digest, Kind, Operation as Past, Outcome as Told};
 /// For how long a client goes on, in simulated milliseconds.
 const DEADLINE: u64 = 6_000;
 
+/// How many changes of views there may be while everything is read in the end, when nothing happens any more.
+const AT_REST: u64 = 20;
+
 /// After how long it tries again, in simulated milliseconds.
 const AGAIN: std::ops::Range<u64> = 20..200;
 
@@ -311,6 +314,7 @@ impl World<'_> {
             let next = self.now + DEADLINE * MS;
             go_on_until(self, next);
         }
+        let changes = self.service.changes();
         self.register.end = Some(self.register.history.len());
         let live: Vec<usize> =
             (0..self.hosts.len()).filter(|at| self.hosts[*at].ring == 0 && self.hosts[*at].is_live()).collect();
@@ -325,6 +329,11 @@ impl World<'_> {
             let text = format!("nobody could say what key {} holds", past.key.short());
             self.checker.violated("served_in_the_end", text);
         }
+        if self.service.changes() > changes + AT_REST {
+            let text = format!("views were changed {} times in the last seconds", self.service.changes() - changes);
+            self.checker.violated("views_come_to_rest", text);
+        }
+        self.look_at_decisions();
     }
 
     fn is_anything_wanted(&self) -> bool {
