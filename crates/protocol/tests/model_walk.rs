@@ -56,7 +56,7 @@ fn group(nodes: &[u8]) -> Group {
 /// Beats come by chance here, and messages are lost.
 fn patient() -> Settings {
     let mut settings = Settings::default();
-    settings.suspicion = 1_000;
+    settings.suspicion = 2_000;
     settings
 }
 
