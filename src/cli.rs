@@ -129,7 +129,8 @@ fn value_limit(text: &str) -> Result<usize, String> {
 
 fn copies(text: &str) -> Result<u8, String> {
     let most = Ring::MOST_COPIES;
-    let copies = if text == "all" { Some(most) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
+    let copies =
+        if text == "all" { Some(most) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
     copies.ok_or_else(|| format!("a number of nodes from 1 to {most}, or `all`; 3 is usual"))
 }
 

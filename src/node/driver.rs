@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use chordal_protocol::keeper::Keeper;
 use chordal_protocol::replica::{Answer as Told, Operation};
 use chordal_protocol::{
-    Answer, Call, Chord, Contact, Durable, Envelope, Event, Outcome, Procedure, Refusal, Reply, Request, Ring,
-    RingId, Step, Time, Unreachable, Write,
+    Answer, Call, Chord, Contact, Durable, Envelope, Event, Outcome, Procedure, Refusal, Reply, Request, Ring, RingId,
+    Step, Time, Unreachable, Write,
 };
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -74,7 +74,8 @@ impl Outbox {
                     keeper::Request::Letters { letters: more, contacts: others },
                 ) if fits => {
                     letters.extend(more);
-                    contacts.extend(others.into_iter().filter(|contact| !contacts.contains(contact)).collect::<Vec<_>>());
+                    contacts
+                        .extend(others.into_iter().filter(|contact| !contacts.contains(contact)).collect::<Vec<_>>());
                 }
                 (Some(_), request) => {
                     line.waiting.push_front((weight, request));

@@ -171,7 +171,11 @@ impl Router {
             };
             let is_here = target == *driver.lock().chord.me();
             hops += u32::from(!is_here);
-            let reply = if is_here { self.ask_here(&tries, &operation).await } else { self.ask_there(&target, &operation).await };
+            let reply = if is_here {
+                self.ask_here(&tries, &operation).await
+            } else {
+                self.ask_there(&target, &operation).await
+            };
             match reply {
                 Ok(Reply::Answered(Answer::Refused(refusal))) => tries.refused(&target.to_string(), refusal).await?,
                 Ok(Reply::Answered(Answer::Unknown)) => tries.in_doubt(&target.to_string(), &operation).await?,
@@ -269,7 +273,10 @@ impl Tries {
             }),
             NotNow::Busy => Err(NodeError::Overloaded),
             NotNow::NotServed | NotNow::Changing | NotNow::Pending => {
-                self.again(format!("{by} says that the nodes that keep it are changing, or that too few of them answer")).await
+                self.again(format!(
+                    "{by} says that the nodes that keep it are changing, or that too few of them answer"
+                ))
+                .await
             }
         }
     }

@@ -123,11 +123,11 @@ impl Call {
 impl Step {
     /// The procedure ends here.
     pub(crate) fn done(events: Vec<Event>) -> Step {
-        Step { events, ..Step::default() }
+        Step { events, next: Vec::new() }
     }
 
     /// The procedure goes on with one call.
     pub(crate) fn ask(call: Call, events: Vec<Event>) -> Step {
-        Step { next: vec![call], events, ..Step::default() }
+        Step { next: vec![call], events }
     }
 }

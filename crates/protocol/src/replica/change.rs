@@ -105,7 +105,8 @@ impl<S: Store> Turn<'_, S> {
         let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
         let (begun, asked) = (self.now, self.now);
         let declined = BTreeSet::new();
-        let proposal = Proposal { ballot, begun, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
+        let proposal =
+            Proposal { ballot, begun, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
         self.replica.proposals.insert(name, proposal);
         self.ask_again(&name);
         Ok(())
