@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::tick::AGAIN;
 use super::{
     Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
 };
-use super::tick::AGAIN;
 use crate::{Id, Record, Time, Version, Write, Written};
 
 /// What a primary has under way. It is not durable: whoever restarts does not serve this epoch any more (rule 10).
@@ -108,7 +108,13 @@ impl<S: Store> Turn<'_, S> {
         let version = Version { epoch: name.epoch, sequence: lead.sequence };
         let Write { id, key, content, request, .. } = write;
         let record = Record { id, key, content, version, request };
-        let unstable = Unstable { record: record.clone(), at: BTreeSet::new(), token: Some(token), is_done: false, asked: self.now };
+        let unstable = Unstable {
+            record: record.clone(),
+            at: BTreeSet::new(),
+            token: Some(token),
+            is_done: false,
+            asked: self.now,
+        };
         lead.tail.insert(lead.sequence, unstable);
         self.store.put(&area, &record);
         let me = self.me();
