@@ -127,7 +127,8 @@ impl Teller {
         if self.silent {
             return;
         }
-        let matters = !entry.changes.is_empty() || matches!(entry.about, About::Fault | About::Client | About::Violation);
+        let matters =
+            !entry.changes.is_empty() || matches!(entry.about, About::Fault | About::Client | About::Violation);
         if !matters && !self.all {
             self.passed_over += 1;
             return;
