@@ -128,6 +128,6 @@ impl Step {
 
     /// The procedure goes on with one call.
     pub(crate) fn ask(call: Call, events: Vec<Event>) -> Step {
-        Step { next: vec![call], events, ..Step::default() }
+        Step { next: vec![call], events }
     }
 }
