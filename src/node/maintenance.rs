@@ -30,7 +30,7 @@ const EVERY_SECOND: &str = "* * * * * *";
 const WHOLE_TABLE_BEATS: u32 = 3;
 
 /// How long two beats of the keeper are apart at most: well below the time after which a primary is suspected.
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(200);
 
 /// After how many missed beats the stabilizing loop is taken for dead.
 const MISSED_BEATS: u32 = 20;

@@ -56,7 +56,7 @@ fn group(nodes: &[u8]) -> Group {
 /// Beats come by chance here, and messages are lost.
 fn patient() -> Settings {
     let mut settings = Settings::default();
-    settings.suspicion = 1_000;
+    settings.suspicion = 2_000;
     settings
 }
 
@@ -253,7 +253,11 @@ fn what_was_acknowledged_is_there_after_losses_crashes_and_changes() {
             match (seed + round) % 4 {
                 0 => (0..5).for_each(|n| net.restart(n)),
                 1 => {
-                    let down = net.primary_of(&id(key)).unwrap();
+                    let down = (0..40).find_map(|_| {
+                        net.run(500);
+                        net.primary_of(&id(key))
+                    });
+                    let down = down.unwrap();
                     net.crash(down);
                     net.run(6_000);
                     net.restart(down);
@@ -268,11 +272,11 @@ fn what_was_acknowledged_is_there_after_losses_crashes_and_changes() {
                 }
                 _ => {}
             }
-            net.run(500);
+            net.run(6_000);
             assert_eq!(net.get(key), Some(Some(round as u8)), "seed {seed}, round {round}");
         }
         net.loss = 0;
-        net.run(20_000);
+        net.run(90_000);
         for (key, value) in [(1, 3), (0x51, 4), (0xa1, 5)] {
             assert_eq!(net.get(key), Some(Some(value)), "seed {seed}: in the end");
         }

@@ -41,6 +41,8 @@ pub(super) struct Proposal {
     pub(super) wanted: Value,
     /// Those who must promise and stage, if a person has named them; a majority if not.
     pub(super) survivors: Option<BTreeSet<Member>>,
+    /// Those who would not promise, for they hear the primary: they live.
+    pub(super) declined: BTreeSet<Member>,
     pub(super) phase: Phase,
 }
 
@@ -102,7 +104,8 @@ impl<S: Store> Turn<'_, S> {
         let wanted = Value { by: name, successors, origin: ballot, absorbs, voters: view.members.clone() };
         let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
         let (begun, asked) = (self.now, self.now);
-        let proposal = Proposal { ballot, begun, asked, overtaken: 0, since, shown, wanted, survivors, phase };
+        let declined = BTreeSet::new();
+        let proposal = Proposal { ballot, begun, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
         self.replica.proposals.insert(name, proposal);
         self.ask_again(&name);
         Ok(())
@@ -313,6 +316,13 @@ impl<S: Store> Turn<'_, S> {
         let me = self.me();
         for member in concerned.into_iter().filter(|member| *member != me) {
             self.ask(member, Request::Decide { value: value.clone() });
+        }
+    }
+
+    /// A member hears the primary.
+    pub(super) fn declined(&mut self, from: Member, name: Name, ballot: Ballot) {
+        if let Some(proposal) = self.replica.proposals.get_mut(&name).filter(|proposal| proposal.ballot == ballot) {
+            proposal.declined.insert(from);
         }
     }
 

@@ -66,7 +66,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 500, longest_tail: 4096, most_waiting: 4096, planted: None }
+        Settings { suspicion: 600, longest_tail: 4096, most_waiting: 4096, planted: None }
     }
 }
 
@@ -398,7 +398,8 @@ impl<'a, S: Store> Turn<'a, S> {
             Reply::Elsewhere { name, later } => self.elsewhere(name, later),
             Reply::Unacceptable => self.step.events.push(Event::Unacceptable),
             Reply::Sealed { name } => self.sealed_elsewhere(name),
-            Reply::Declined { .. } | Reply::NotInstalled { .. } => {}
+            Reply::Declined { name, ballot } => self.declined(from, name, ballot),
+            Reply::NotInstalled { .. } => {}
         }
     }
 

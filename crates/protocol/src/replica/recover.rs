@@ -57,7 +57,7 @@ impl Replica {
         let proposal = turn.replica.proposals.get_mut(&name).ok_or(NotForced::NotBegun)?;
         let survivors = proposal.survivors.clone().ok_or(NotForced::NotBegun)?;
         let Phase::Preparing { promises, vote, .. } = &proposal.phase else { return Err(NotForced::NotBegun) };
-        if promises.len() >= majority {
+        if promises.union(&proposal.declined).count() >= majority {
             turn.replica.proposals.remove(&name);
             return Err(NotForced::Majority);
         }

@@ -7,6 +7,10 @@ use super::change::Phase;
 use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn, View};
 use crate::Time;
 
+/// How many suspicion times a change may take before it is begun anew, under a higher ballot. On a machine that is overloaded
+/// each of its steps is slow, and to begin again only makes more of them.
+const CHANGE: u64 = 4;
+
 /// What is asked is asked again when so much of the suspicion time has passed: by then an answer should have come.
 pub(super) const AGAIN: u64 = 3;
 
@@ -47,7 +51,7 @@ impl<S: Store> Turn<'_, S> {
         let suspicion = self.replica.settings.suspicion;
         if self.replica.leads.contains_key(&name) {
             self.lead_again(&name);
-            if self.replica.waits.get(&name).is_some_and(|since| self.now.since(*since) >= suspicion) {
+            if self.replica.waits.get(&name).is_some_and(|since| self.now.since(*since) >= 2 * suspicion) {
                 self.propose_same(name);
             }
             return;
@@ -59,7 +63,8 @@ impl<S: Store> Turn<'_, S> {
         // Members take turns by their place, so that stale suspicions cost time and not ballots.
         let primary = held.view.primary;
         let place = 1 + held.view.others(&primary).position(|member| member == me).unwrap_or_default() as u64;
-        let patience = suspicion * place + self.replica.slack.get(&name).copied().unwrap_or_default();
+        let slack = self.replica.slack.get(&name).copied().unwrap_or_default();
+        let patience = CHANGE * suspicion * place + slack;
         if let Some(proposal) = self.replica.proposals.get(&name)
             && self.now.since(proposal.begun) < patience
         {
@@ -70,15 +75,15 @@ impl<S: Store> Turn<'_, S> {
         }
         let waits = *self.replica.waits.entry(name).or_insert(self.now);
         let heard = self.replica.heard.get(&name).copied().unwrap_or(Time::ZERO);
-        let is_late = self.now.since(waits.max(heard)) >= patience;
+        let silent_for = self.now.since(waits.max(heard));
         if is_primary && !is_sealed && !is_frozen {
             // Rule 10: it has restarted.
             self.propose_same(name);
-        } else if is_late && (is_sealed || is_frozen) {
+        } else if (is_sealed || is_frozen) && silent_for >= patience {
             // Sealed, and no decision has come: whoever sealed it may be gone.
             self.replica.waits.insert(name, self.now);
             self.propose_same(name);
-        } else if is_late {
+        } else if !is_sealed && !is_frozen && silent_for >= suspicion * place {
             self.replica.waits.insert(name, self.now);
             self.step.events.push(Event::Silent(name));
         }
