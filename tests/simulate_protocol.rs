@@ -75,16 +75,59 @@ fn the_scenarios_that_ship_show_what_they_say() {
 
     let other = lab.tasks(&simulate(&["--scenario", &shipped("2001-breaks"), "--variant", "zave"]));
     assert_eq!(other.code, Some(0), "{}", other.stdout);
-    for name in ["2001-mended", "partition-heals"] {
+    for name in ["2001-mended", "partition-heals", "primary-dies"] {
         let figures = lab.json(&simulate(&["--scenario", &shipped(name)]));
         assert_eq!((&figures["violations"], &figures["passed"]), (&0.into(), &1.into()), "{name}: {figures}");
     }
     let heals = lab.tasks(&simulate(&["--scenario", &shipped("partition-heals")]));
-    for word in ["cut off from the rest", "the network is whole again", "by force"] {
+    for word in ["cut off from the rest", "the network is whole again", "has installed"] {
         assert!(heals.stdout.contains(word), "`{word}` in {}", heals.stdout);
     }
+    let dies = lab.tasks(&simulate(&["--scenario", &shipped("primary-dies")]));
+    let mut rest = dies.stdout.split_once("put moon").unwrap().1;
+    for word in [
+        "keeps version 4.1",
+        "c crashes",
+        "does not hear the primary",
+        "prepare",
+        "promises",
+        "has staged",
+        "votes for",
+        "has installed",
+        "the client is told: done, version 4.1",
+        "the client is told: full, version 4.1",
+    ] {
+        rest = rest.split_once(word).unwrap_or_else(|| panic!("`{word}` at its place in {}", dies.stdout)).1;
+    }
     let shipped = fs::read_dir(format!("{}/docs/scenarios", env!("CARGO_MANIFEST_DIR"))).unwrap().count();
-    assert_eq!(shipped, 3, "each that ships is shown here");
+    assert_eq!(shipped, 4, "each that ships is shown here");
+}
+
+#[test]
+fn content_is_kept_and_its_figures_are_told() {
+    let lab = Lab::empty();
+    let figures = lab.json(&simulate(&["--content", "--nodes", "1..9", "--seeds", "0..12", "--keys", "6"]));
+    assert_eq!(
+        (&figures["violations"], &figures["writes_lost"], &figures["stale_reads"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+    assert_eq!(figures["histories_checked"], 72);
+    for field in ["operations", "unknown", "view_changes", "seconds_without_service"] {
+        assert!(figures[field].as_f64().unwrap() > 0.0, "{field} in {figures}");
+    }
+    assert!(figures["faults"]["full"].as_u64().unwrap() > 0, "disks were full");
+    let told = lab.tasks(&simulate(&[
+        "--content",
+        "--nodes",
+        "3",
+        "--seeds",
+        "3",
+        "--replication-factor",
+        "2",
+        "--faults",
+        "none",
+    ]));
+    assert!(told.stdout.contains("0 acknowledged writes lost, 0 stale reads"), "{}", told.stdout);
 }
 
 #[test]
@@ -110,6 +153,8 @@ fn nonsense_is_refused_with_what_would_make_sense() {
         (&["--variant", "2002"], "zave, 2001"),
         (&["--seeds", "0..9", "--replay", "3"], "cannot be used with"),
         (&["--scenario", "x", "--nodes", "3"], "cannot be used with"),
+        (&["--scenario", "x", "--content"], "cannot be used with"),
+        (&["--replication-factor", "2"], "--content"),
     ];
     for (args, says) in usage {
         let refused = lab.tasks(&simulate(args));

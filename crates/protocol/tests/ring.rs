@@ -5,7 +5,7 @@ use chordal_protocol::{
     Chord, Contact, Envelope, Event, Outcome, Procedure, Reply, Request, Ring, RingId, Settings, Time,
 };
 
-const RING: Ring = Ring { id: RingId([7; 16]), lab: false };
+const RING: Ring = Ring::new(RingId([7; 16]));
 
 fn contact(i: usize) -> Contact {
     Contact::at(format!("node-{i}.example:4000"), format!("node-{i}"))

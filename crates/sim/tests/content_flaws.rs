@@ -22,18 +22,16 @@ enum Kind {
     Crashes,
     ManyCrashes,
     Cuts,
-    CutsAndManyReads,
     Pauses,
     HastySuspicion,
     ShortMemory,
     OneCopy,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 7] = [
     Kind::Crashes,
     Kind::ManyCrashes,
     Kind::Cuts,
-    Kind::CutsAndManyReads,
     Kind::Pauses,
     Kind::HastySuspicion,
     Kind::ShortMemory,
@@ -65,11 +63,10 @@ const BUGS: [Bug; 19] = [
 fn found_by(bug: Bug) -> FoundBy {
     match bug {
         Bug::RestartedPrimaryServes => FoundBy::Simulator(Kind::ManyCrashes, 10),
-        Bug::UnconfirmedRead => FoundBy::Simulator(Kind::CutsAndManyReads, 20),
-        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Pauses, 120),
+        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Pauses, 80),
         Bug::OutcomesStayBehind => FoundBy::Simulator(Kind::Cuts, 10),
         Bug::PurgeWithoutMark => FoundBy::Simulator(Kind::ShortMemory, 10),
-        Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 150),
+        Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 100),
         Bug::AcknowledgeByMinority | Bug::PrepareByMinority => FoundBy::Simulator(Kind::Cuts, 20),
         Bug::MergeAgain
         | Bug::AcceptBeforeStage
@@ -77,6 +74,7 @@ fn found_by(bug: Bug) -> FoundBy {
         | Bug::KeepOwnRecords
         | Bug::SpeakBeforeInstall
         | Bug::OldConfirmation
+        | Bug::UnconfirmedRead
         | Bug::ConfirmWhenSealed
         | Bug::ReadPending
         | Bug::NoFloor
@@ -91,11 +89,10 @@ fn setup(kind: Kind, bug: Option<Bug>) -> Setup {
         content.replica = content.replica.planted(bug);
     }
     let (faults, nodes, seconds, operations) = match kind {
-        Kind::Crashes => ("loss=0.2,delay=1..50ms,crash=0.3,restart=1", (3, 3), 15.0, 80.0),
+        Kind::Crashes => ("loss=0.1,duplicate=0.1,delay=1..50ms,crash=0.2,restart=1,partition=0.3", (3, 4), 15.0, 60.0),
         Kind::ShortMemory => ("loss=0.1,delay=1..50ms,crash=0.2,restart=1,partition=0.3", (3, 4), 15.0, 60.0),
         Kind::ManyCrashes => ("loss=0.2,delay=1..100ms,crash=0.3,restart=2", (3, 4), 20.0, 60.0),
         Kind::Cuts => ("loss=0.1,delay=1..50ms,partition=0.5", (3, 4), 15.0, 60.0),
-        Kind::CutsAndManyReads => ("delay=1..20ms,partition=0.5", (3, 4), 20.0, 80.0),
         Kind::Pauses => ("delay=1..50ms,pause=0.3", (4, 4), 20.0, 60.0),
         Kind::HastySuspicion => ("loss=0.3,delay=1..200ms,pause=0.3", (4, 4), 20.0, 60.0),
         Kind::OneCopy => ("delay=1..50ms,crash=0.3,restart=2", (3, 3), 20.0, 40.0),
@@ -103,9 +100,10 @@ fn setup(kind: Kind, bug: Option<Bug>) -> Setup {
     let mut setup = Setup { nodes, seconds, operations, keys: 1, churn: 0.0, sparing: Some(false), ..Setup::default() };
     setup.faults = faults.parse().unwrap();
     match kind {
+        Kind::Crashes => setup.churn = 0.02,
         Kind::ShortMemory => setup.outcomes_kept = 500,
         Kind::ManyCrashes => setup.patience.0 = 2_000,
-        Kind::Crashes | Kind::Cuts | Kind::CutsAndManyReads => content.replica.suspicion = 300,
+        Kind::Cuts => content.replica.suspicion = 300,
         Kind::Pauses => (setup.patience.0, setup.keys) = (3_000, 2),
         Kind::HastySuspicion => (setup.patience.0, content.replica.suspicion) = (2_000, 150),
         Kind::OneCopy => (setup.keys, content.replication_factor) = (3, 1),

@@ -59,6 +59,7 @@ pub(crate) struct Run {
 }
 
 /// What a run is.
+#[expect(clippy::large_enum_variant, reason = "a few at a time, and moved seldom")]
 #[derive(Debug, Clone)]
 pub(crate) enum Work {
     /// A procedure that waited in the lane.
