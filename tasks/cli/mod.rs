@@ -349,7 +349,7 @@ pub(crate) struct Demo {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Simulate {
     /// Whole rings of the code that nodes run, under faults.
-    Protocol(Protocol),
+    Protocol(Box<Protocol>),
     /// Chord and Kademlia networks of up to a million nodes.
     Overlay(Overlay),
 }
