@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::common::{Daemon, Lab, eventually};
-use crate::support::{get, post, still_works};
+use crate::support::{PATIENCE, get, post, still_works};
 
 /// A small disk; unmounted when this is dropped.
 struct Disk(PathBuf);
@@ -27,6 +27,15 @@ impl Disk {
 
     fn remount(&self, option: &str) {
         assert!(run("mount", &["-o", &format!("remount,{option}"), &shown(&self.0)]), "remount {option}");
+    }
+}
+
+/// Makes room when it is dropped, so that nobody waits for it where a test fails.
+struct Room<'a>(&'a Disk);
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.remount("size=8m");
     }
 }
 
@@ -147,20 +156,22 @@ fn a_ring_that_changes_while_a_disk_is_full_is_whole_when_there_is_room() {
     let Some(disk) = Disk::mount(lab.path().join("disk"), "3m") else { return };
     let node = Daemon::start(lab.path(), &["--data-dir", "disk/d"]);
     let kept = fill(&node.addr);
-    // What it must remember of a neighbour that comes has no room either, and may be lost on the way.
-    let other = Daemon::start(lab.path(), &["--memory", "--bootstrap", &node.addr]);
-    std::thread::scope(|scope| {
-        for addr in [&node.addr, &other.addr] {
-            scope.spawn(|| {
-                for key in kept.iter().take(10) {
-                    let answer = get(addr, &format!("/dht/lookup?key={key}"));
-                    assert!(matches!(answer.status, 200 | 503 | 507), "{answer:?}");
-                }
+    // Who comes is told when it is to keep something, and that has to be written down: it waits until there is room.
+    let other = std::thread::scope(|scope| {
+        let room = Room(&disk);
+        let other = scope.spawn(|| Daemon::start(lab.path(), &["--memory", "--bootstrap", &node.addr]));
+        eventually("somebody comes", PATIENCE, || (get(&node.addr, "/pred").status == 200).then_some(()));
+        for key in kept.iter().take(10) {
+            eventually("it is read from a full disk", PATIENCE, || {
+                let answer = get(&node.addr, &format!("/dht/lookup?key={key}"));
+                assert!(matches!(answer.status, 200 | 503 | 507), "{answer:?}");
+                (answer.status == 200).then_some(())
             });
         }
+        drop(room);
+        other.join().expect("it has come")
     });
-    disk.remount("size=8m");
-    eventually("both are ready", Duration::from_secs(20), || {
+    eventually("both are ready", PATIENCE, || {
         [&node, &other].iter().all(|node| get(&node.addr, "/health/ready").status == 200).then_some(())
     });
     for addr in [&node.addr, &other.addr] {

@@ -3,9 +3,11 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use chordal_protocol::keeper;
+use chordal_protocol::replica::{self, Ballot, Letter, Marks, Member, Name, Operation, Parcel, Value, View};
 use chordal_protocol::{
-    Condition, Contact, Content, Envelope, Id, Interval, Membership, Refusal, Reply, Request, RingId, View,
-    WIRE_VERSION, Write,
+    Condition, Contact, Content, Envelope, Id, Interval, Membership, Record, Refusal, Reply, Request, RequestId,
+    RingId, Version, WIRE_VERSION, Write,
 };
 use serde_json::json;
 
@@ -197,16 +199,17 @@ fn messages_of_strangers_are_refused() {
     let write = |bytes: usize| {
         let content = Content::Value { bytes: vec![b'x'; bytes], content_type: String::new() };
         let request = chordal::node::mint();
-        Request::Write(Write {
+        Request::Operate(Operation::Write(Write {
             id: Id::of("k"),
             key: Some(b"k".to_vec()),
             content,
             condition: Condition::Always,
             request,
-        })
+        }))
     };
-    for request in [Request::Hello, Request::Neighbours, Request::Notify(Vec::new()), Request::Read(Id::ZERO), write(1)]
-    {
+    let read = Request::Operate(Operation::Get(Id::ZERO));
+    let introduce = Request::Keep(keeper::Request::Introduce(Member { id: Id::ZERO, incarnation: 1 }));
+    for request in [Request::Hello, Request::Neighbours, Request::Notify(Vec::new()), read, introduce, write(1)] {
         let reply = tell(&node.addr, Some(&ring), placed(), request.clone());
         assert!(matches!(&reply, Reply::Refused(Refusal::Malformed(text)) if text.contains("SHA-256")), "{reply:?}");
         if request != Request::Hello {
@@ -226,29 +229,221 @@ fn messages_of_strangers_are_refused() {
     }
     // A node of the ring that nobody can reach may call itself a neighbour; it is found out.
     tell(&node.addr, Some(&ring), genuine(), Request::Notify(Vec::new()));
-    tell(&node.addr, Some(&ring), genuine(), Request::Absorb(vec![Interval::whole(Id::ZERO); 10_000]));
+    let crowd = vec![genuine(); 10_000];
+    tell(&node.addr, Some(&ring), genuine(), Request::Notify(crowd));
     eventually("the node is alone again", DEADLINE, || (get(&node.addr, "/pred").status == 404).then_some(()));
     get(&node.addr, "/dht/lookup?key=k").problem(404);
     still_works(&node.addr);
 }
 
+/// A stranger who writes letters to the keeper of a real node.
+struct Forger {
+    addr: String,
+    ring: String,
+    stranger: Contact,
+    /// The stranger as a member, and the node as it says that it is.
+    me: Member,
+    node: Member,
+    /// The view that the node serves.
+    name: Name,
+}
+
+impl Forger {
+    fn at(node: &Daemon) -> Forger {
+        let (addr, ring) = (node.addr.clone(), ring_of(&node.addr));
+        let stranger = Contact::at(dead_address(), "forger");
+        let me = Member { id: stranger.id, incarnation: 1 };
+        let introduce = Request::Keep(keeper::Request::Introduce(me));
+        let Reply::Kept(keeper::Reply::Introduced(member)) = tell(&addr, Some(&ring), stranger.clone(), introduce)
+        else {
+            panic!("it says who it is")
+        };
+        let views = views(&addr);
+        let epoch = views[0]["epoch"].as_u64().expect("an epoch");
+        assert_eq!(views.as_array().map(Vec::len), Some(1), "{views}");
+        Forger { addr, ring, stranger, me, node: member, name: Name { range: Interval::whole(member.id), epoch } }
+    }
+
+    /// What the node answers to these letters.
+    fn write(&self, letters: Vec<Letter<replica::Request>>) -> Reply {
+        let contacts = vec![self.stranger.clone()];
+        let request = Request::Keep(keeper::Request::Letters { letters, contacts });
+        tell(&self.addr, Some(&self.ring), self.stranger.clone(), request)
+    }
+
+    /// All that could take the node's view away from it, or change what it keeps.
+    fn forgeries(&self) -> Vec<replica::Request> {
+        let (name, claimed) = (self.name, self.me);
+        let ballot = Ballot { round: 1 << 40, proposer: claimed, boot: 1 };
+        let range = name.range;
+        let view = View {
+            range,
+            epoch: name.epoch + 1,
+            members: vec![claimed],
+            primary: claimed,
+            deferred: None,
+            forced: false,
+        };
+        let value = |view: View| Value {
+            by: name,
+            successors: vec![view],
+            origin: ballot,
+            absorbs: None,
+            voters: vec![self.node],
+        };
+        let forced = View { epoch: 1 << 40, forced: true, ..view.clone() };
+        let marks = Marks { stable: u64::MAX, purged: u64::MAX };
+        let record = forged_record(name.epoch, 10);
+        vec![
+            replica::Request::Prepare { name, ballot, since: 0, shown: Some(value(view.clone())) },
+            replica::Request::Accept { name, ballot, value: value(view.clone()) },
+            replica::Request::Decide { value: value(view) },
+            replica::Request::Decide { value: value(forced) },
+            replica::Request::Store { name, record, marks },
+            replica::Request::Confirm { name, boot: 1, round: 1, marks },
+            replica::Request::Forget { name },
+        ]
+    }
+}
+
+/// A later value of the key that the tests look at.
+fn forged_record(epoch: u64, bytes: usize) -> Record {
+    Record {
+        id: Id::of("k"),
+        key: Some(b"k".to_vec()),
+        content: Content::Value { bytes: vec![b'x'; bytes], content_type: String::new() },
+        version: Version { epoch, sequence: 1 << 40 },
+        request: RequestId(1 << 100),
+    }
+}
+
+/// The views that a node is a member of, without how much is in them.
+fn views(addr: &str) -> serde_json::Value {
+    let mut views = get_json(addr, "/nodeinfo")["views"].clone();
+    for view in views.as_array_mut().expect("a list of views") {
+        view.as_object_mut().expect("a view").remove("keys");
+    }
+    views
+}
+
 #[test]
-fn who_claims_a_range_that_is_not_theirs_does_not_keep_it() {
+fn letters_in_the_name_of_another_are_not_read() {
     let lab = Lab::empty();
     let node = lone(lab.path());
-    let ring = ring_of(&node.addr);
+    let forger = Forger::at(&node);
     assert_eq!(post(&node.addr, "/dht/store", &json!({ "key": "k", "value": "v" })).status, 200);
-    // An epoch that somebody might have reached, by counting or by force; and one that nobody can count on from.
-    for epoch in [1000, 1 << 40, u64::MAX] {
-        let claimant = Contact::at(dead_address(), "claimant");
-        let view = View::of_one(Interval::whole(claimant.id), epoch, &claimant);
-        tell(&node.addr, Some(&ring), claimant, Request::Notify(vec![view]));
-        eventually("it serves what it holds", DEADLINE, || {
-            let ready = get(&node.addr, "/health/ready").status == 200;
-            (ready && get(&node.addr, "/dht/lookup?key=k").status == 200).then_some(())
-        });
-        still_works(&node.addr);
+    let before = views(&node.addr);
+    // In the name of the node itself, which would believe itself; of this incarnation or of another, in any life.
+    for incarnation in [forger.node.incarnation, 1] {
+        for boot in [1, 1000, u64::MAX] {
+            let from = Member { id: forger.node.id, incarnation };
+            let letter = |body| Letter { from, boot, to: forger.node, body };
+            let reply = forger.write(forger.forgeries().into_iter().map(letter).collect());
+            let Reply::Kept(keeper::Reply::Letters { letters, .. }) = &reply else { panic!("{reply:?}") };
+            assert!(letters.is_empty(), "{letters:?}");
+        }
     }
+    assert_eq!(views(&node.addr), before);
+    assert_eq!(get(&node.addr, "/dht/lookup?key=k").json()["value"], "v");
+    still_works(&node.addr);
+}
+
+#[test]
+fn letters_for_another_incarnation_are_unacceptable_and_change_nothing() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let forger = Forger::at(&node);
+    assert_eq!(post(&node.addr, "/dht/store", &json!({ "key": "k", "value": "v" })).status, 200);
+    let before = views(&node.addr);
+    let elsewhere = Member { id: Id::of("another place"), ..forger.node };
+    for to in [Member { incarnation: forger.node.incarnation ^ 1, ..forger.node }, elsewhere, forger.me] {
+        for boot in [0, 1, u64::MAX] {
+            let letter = |body| Letter { from: forger.me, boot, to, body };
+            let forgeries: Vec<_> = forger.forgeries().into_iter().map(letter).collect();
+            let count = forgeries.len();
+            let reply = forger.write(forgeries);
+            let Reply::Kept(keeper::Reply::Letters { letters, .. }) = &reply else { panic!("{reply:?}") };
+            assert_eq!(letters.len(), count, "{letters:?}");
+            for letter in letters {
+                assert!(letter.body == replica::Reply::Unacceptable && letter.from == forger.node, "{letter:?}");
+            }
+        }
+    }
+    assert_eq!(views(&node.addr), before);
+    assert_eq!(get(&node.addr, "/dht/lookup?key=k").json()["value"], "v");
+    still_works(&node.addr);
+}
+
+#[test]
+fn writes_of_who_is_not_the_primary_are_not_kept() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let forger = Forger::at(&node);
+    assert_eq!(post(&node.addr, "/dht/store", &json!({ "key": "k", "value": "v" })).status, 200);
+    let before = views(&node.addr);
+    let later = Name { epoch: forger.name.epoch + 1, ..forger.name };
+    for name in [forger.name, later] {
+        let marks = Marks { stable: 1 << 40, purged: 0 };
+        let record = forged_record(name.epoch, 10);
+        let bodies = [
+            replica::Request::Store { name, record, marks },
+            replica::Request::Confirm { name, boot: 1, round: 1, marks },
+        ];
+        let letter = |body| Letter { from: forger.me, boot: 1, to: forger.node, body };
+        let reply = forger.write(bodies.map(letter).into());
+        let Reply::Kept(keeper::Reply::Letters { letters, .. }) = &reply else { panic!("{reply:?}") };
+        let refused =
+            |body: &replica::Reply| matches!(body, replica::Reply::Sealed { .. } | replica::Reply::Elsewhere { .. });
+        assert!(letters.len() == 2 && letters.iter().all(|letter| refused(&letter.body)), "{letters:?}");
+    }
+    assert_eq!(views(&node.addr), before);
+    assert_eq!(get(&node.addr, "/dht/lookup?key=k").json()["value"], "v");
+    still_works(&node.addr);
+}
+
+#[test]
+fn a_flood_of_large_letters_is_bounded() {
+    let lab = Lab::empty();
+    let node = lone(lab.path());
+    let forger = Forger::at(&node);
+    assert_eq!(post(&node.addr, "/dht/store", &json!({ "key": "k", "value": "v" })).status, 200);
+    let before = resident_mib(node.child.id());
+    // Some 4 MB each, and 160 MB in all; for a life that the node never had, and for a view that the forger does not serve.
+    let (name, range) = (forger.name, forger.name.range);
+    let view = View { range, epoch: 2, members: vec![forger.me], primary: forger.me, deferred: None, forced: false };
+    let origin = Ballot { round: 1, proposer: forger.me, boot: 1 };
+    let mut parcel = Parcel::default();
+    parcel.records.insert(Id::of("k"), forged_record(1, 4_000_000));
+    let stage = replica::Request::Stage { name, origin, view, voters: vec![forger.me], parcel };
+    let other = Member { incarnation: forger.node.incarnation ^ 1, ..forger.node };
+    let marks = Marks::default();
+    let store = replica::Request::Store { name, record: forged_record(name.epoch, 4_000_000), marks };
+    let flood = [
+        Letter { from: forger.me, boot: 1, to: other, body: stage },
+        Letter { from: forger.me, boot: 1, to: forger.node, body: store },
+    ];
+    std::thread::scope(|scope| {
+        for sender in 0..10 {
+            let (forger, flood) = (&forger, &flood);
+            scope.spawn(move || {
+                for letter in 0..4 {
+                    let reply = forger.write(vec![flood[(sender + letter) % 2].clone()]);
+                    assert!(
+                        matches!(reply, Reply::Kept(_) | Reply::Refused(Refusal::Overloaded | Refusal::Busy)),
+                        "{reply:?}"
+                    );
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..10 {
+                assert_eq!(get(&node.addr, "/dht/lookup?key=k").json()["value"], "v");
+            }
+        });
+    });
+    let after = resident_mib(node.child.id());
+    assert!(after < before + 200.0, "{before} MiB, then {after} MiB");
+    still_works(&node.addr);
 }
 
 #[test]

@@ -1,13 +1,11 @@
-//! SIGSTOP and SIGCONT: a node that hangs keeps its sockets open, and says nothing.
-
-use std::time::Duration;
+//! SIGSTOP and SIGCONT: a node that hangs keeps its sockets open, and says nothing. When it wakes it does not know that it
+//! was away.
 
 use nix::sys::signal::Signal;
-use serde_json::json;
 
-use crate::clients::{Clients, Stored, all_come_back, fill};
-use crate::common::{Lab, addr_of, eventually, send, signal};
-use crate::crashes::some_nodes;
+use crate::clients::{Clients, PATIENCE, Stored, all_are_found, all_are_in_groups, fill, none_is_served, overwrite};
+use crate::common::{Lab, eventually, signal};
+use crate::crashes::Picked;
 
 /// Wakes the processes when it is dropped, so that a test that fails leaves none paused.
 struct Paused(Vec<u64>);
@@ -29,60 +27,43 @@ impl Drop for Paused {
     }
 }
 
-/// Writes this key anew, which its keeper's successor in office must take once it has taken over.
-fn overwrite(old: &Stored, through: &[String]) -> Stored {
-    let value = format!("{}, written while its keeper was paused", old.key);
-    let mut tries = 0;
-    let owner = eventually("a write is taken while a node is paused", Duration::from_secs(60), || {
-        tries += 1;
-        let body = json!({ "key": old.key, "value": value });
-        let answer = send("POST", &through[tries % through.len()], "/dht/store", &body);
-        assert!(matches!(answer.status, 200 | 503 | 504), "{answer:?}");
-        (answer.status == 200).then(|| addr_of(&answer.json()["owner"]))
-    });
-    Stored { key: old.key.clone(), value, owner }
-}
-
 #[test]
-fn paused_nodes_are_passed_over_and_come_back_without_harm() {
+fn what_has_a_majority_is_overwritten_while_a_quarter_hangs_and_its_old_value_is_never_seen_again() {
     let lab = Lab::with_nodes(16);
     let addrs = lab.addrs();
+    all_are_in_groups(&lab.model());
     let stored = fill(&addrs, 120, "key", "before");
-    let victims = some_nodes(&lab, 4);
-    let hurt: Vec<String> = victims.iter().map(|(_, addr, _)| addr.clone()).collect();
-    let others: Vec<String> = addrs.iter().filter(|addr| !hurt.contains(addr)).cloned().collect();
-    let clients = Clients::start(&stored, &others, &hurt);
+    let Picked { victims, hurt, others, open, closed } = Picked::at_random(&lab, 4, &stored);
+    let clients = Clients::start(&open, &closed, &others);
     let paused = Paused::pause(victims.iter().map(|(_, _, pid)| *pid).collect());
     let doctor = lab.json(&["doctor", "--only", "ring", "--wait", "60s"]);
     assert_eq!((&doctor["ok"], &doctor["nodes"]), (&true.into(), &12.into()), "{doctor}");
+    all_are_found(&open, &others);
     let tally = clients.end();
-    assert!(tally.right > 0, "{tally:?}");
+    assert!(tally.right > 0 && tally.unavailable > 0, "{tally:?}");
 
-    let (of_paused, of_others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|it| hurt.contains(&it.owner));
-    assert!(!of_paused.is_empty() && !of_others.is_empty(), "both kinds are tested");
-    // Of each paused node one value at most is written anew: the range is served by another node then.
-    let mut keepers = Vec::new();
-    let (rewritten, untouched): (Vec<_>, Vec<_>) = of_paused.into_iter().partition(|it| {
-        let first = !keepers.contains(&it.owner);
-        keepers.push(it.owner.clone());
-        first
-    });
-    let rewritten: Vec<Stored> = rewritten.iter().map(|it| overwrite(it, &others)).collect();
-    assert!(rewritten.iter().all(|it| !hurt.contains(&it.owner)), "{rewritten:?}");
+    // Half of each kind stays as it is: what was not written meanwhile is there as before.
+    let (untouched, rewritten): (Vec<_>, Vec<_>) =
+        open.into_iter().enumerate().partition(|(number, _)| number % 2 == 0);
+    let [untouched, rewritten] =
+        [untouched, rewritten].map(|them| them.into_iter().map(|(_, it)| it).collect::<Vec<Stored>>());
+    assert!(rewritten.iter().any(|it| hurt.contains(&it.primary)), "some primaries hang: {rewritten:?}");
+    let rewritten = overwrite(&rewritten, &others, "while four were paused");
+    assert!(rewritten.iter().all(|it| !hurt.contains(&it.primary)), "{rewritten:?}");
+    let closed = none_is_served(&closed, &others, "while four were paused");
 
-    let clients = Clients::start(&of_others, &addrs, &[]);
+    // Readers are under way when the nodes wake, through those that were awake and at once through those that wake.
+    let clients = Clients::start(&rewritten, &closed, &others);
     drop(paused);
-    eventually("the ring of sixteen is ideal again", Duration::from_secs(60), || {
+    let through_woken = Clients::start(&rewritten, &closed, &hurt);
+    eventually("the ring of sixteen is ideal again", PATIENCE, || {
         let doctor = lab.json(&["doctor", "--only", "ring", "--wait", "60s"]);
         (doctor["nodes"] == 16).then_some(())
     });
+    let all: Vec<Stored> = rewritten.iter().chain(&untouched).chain(&closed).cloned().collect();
+    let found = all_are_found(&all, &addrs);
     clients.end();
-    all_come_back(&of_others, &addrs);
-    all_come_back(&untouched, &addrs);
-    // A node that wakes serves what it held until it hears who serves it now, so the old value of a key that was written
-    // meanwhile may be seen for a moment (docs/protocol.md, what is not promised). Once all is in place it is not.
-    eventually("what was written meanwhile has won", Duration::from_secs(60), || {
-        rewritten.iter().all(|it| lab.tasks(&["lookup", "--key", &it.key]).stdout.contains(&it.value)).then_some(())
-    });
-    all_come_back(&rewritten, &addrs);
+    assert!(through_woken.end().right > 0, "those that were paused serve");
+    all_are_in_groups(&lab.model());
+    all_are_found(&found, &addrs);
 }

@@ -4,11 +4,23 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use chordal_protocol::Reply;
+use chordal_protocol::{Reply, Request, keeper};
 use tokio::task::JoinHandle;
 
-use super::super::wire;
-use crate::http::PEER_BODY;
+use super::super::{Config, wire};
+use crate::http::{KEY_LIMIT, PEER_BODY};
+
+/// The largest answer to a question whose answer has no content in it.
+pub(super) const PLAIN_ANSWER: usize = 1 << 20;
+
+/// How long an answer to this may be: whoever babbles shall not fill our memory. Only letters bring the content of a range.
+pub(super) fn longest_answer(request: &Request) -> usize {
+    match request {
+        Request::Keep(keeper::Request::Letters { .. }) => PEER_BODY,
+        Request::Operate(_) => Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT + PLAIN_ANSWER,
+        _ => PLAIN_ANSWER,
+    }
+}
 
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,14 +65,20 @@ impl Failure {
 pub(super) type Outcome = Result<(Reply, Duration), Failure>;
 
 /// Asks, and once more where the connection broke: one that was kept may have been closed under the question.
-pub(super) async fn exchange(client: &reqwest::Client, addr: &str, body: Bytes, limit: Duration) -> Outcome {
-    match post(client, addr, body.clone(), limit).await {
-        Err(Failure::Broken(_)) => post(client, addr, body, limit).await,
+pub(super) async fn exchange(
+    client: &reqwest::Client,
+    addr: &str,
+    body: Bytes,
+    longest: usize,
+    limit: Duration,
+) -> Outcome {
+    match post(client, addr, body.clone(), longest, limit).await {
+        Err(Failure::Broken(_)) => post(client, addr, body, longest, limit).await,
         outcome => outcome,
     }
 }
 
-async fn post(client: &reqwest::Client, addr: &str, body: Bytes, limit: Duration) -> Outcome {
+async fn post(client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, limit: Duration) -> Outcome {
     let began = Instant::now();
     let broken = |error: reqwest::Error| Failure::of(&error);
     let request = client.post(format!("http://{addr}/peer")).timeout(limit).body(body);
@@ -68,8 +86,8 @@ async fn post(client: &reqwest::Client, addr: &str, body: Bytes, limit: Duration
     let status = response.status();
     let mut answer = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
-        if answer.len() + chunk.len() > PEER_BODY {
-            return Err(Failure::Unusable(format!("its answer is longer than {PEER_BODY} bytes")));
+        if answer.len() + chunk.len() > longest {
+            return Err(Failure::Unusable(format!("its answer is longer than {longest} bytes")));
         }
         answer.extend_from_slice(&chunk);
     }

@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::detector::{Detector, Kind, Patience, Standing, stood_still};
 use super::wire;
-use exchange::{Failure, UnderWay};
+use exchange::{Failure, PLAIN_ANSWER, UnderWay, longest_answer};
 
 /// The asked node gave no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,11 +94,11 @@ impl HttpTransport {
     }
 
     /// Asks; what comes of it is noted even if nobody waits for it any more.
-    fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, kind: Kind) -> UnderWay {
+    fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
         UnderWay::new(tokio::spawn(async move {
             let limit = peers.patience.bounds(kind).limit;
-            let outcome = exchange::exchange(&client, &addr, body, limit).await;
+            let outcome = exchange::exchange(&client, &addr, body, longest, limit).await;
             peers.with(|detector, now| match &outcome {
                 Ok((_, took)) => detector.answered(&addr, kind, *took, now),
                 Err(failure) if failure.is_final() => detector.condemn(&addr, now),
@@ -120,11 +120,11 @@ impl HttpTransport {
         };
         if self.peers.with(|detector, _| detector.standing(addr)) == Standing::Condemned {
             // One that was given up is not waited for as if nothing had been; and if it lives, it has as long as any other.
-            self.heard(addr, &mut self.exchange(&self.afresh, addr, greeting(), Kind::Ring)).await?;
+            self.heard(addr, &mut self.exchange(&self.afresh, addr, greeting(), PLAIN_ANSWER, Kind::Ring)).await?;
         }
         let began = tokio::time::Instant::now();
         let late_after = self.late_after(addr, kind);
-        let mut first = self.exchange(&self.client, addr, body.clone(), kind);
+        let mut first = self.exchange(&self.client, addr, body.clone(), longest_answer(&envelope.request), kind);
         match within(late_after, first.outcome()).await {
             Some(Ok(reply)) => return Ok(reply),
             Some(Err(failure)) if failure.is_final() => return Err(failure),
@@ -136,7 +136,7 @@ impl HttpTransport {
         // What failed sooner may have been a breath of the network: it has the same time.
         sleep_until(began + late_after).await;
         let again = if kind == Kind::Ring { body } else { greeting() };
-        let mut probe = self.exchange(&self.afresh, addr, again, Kind::Ring);
+        let mut probe = self.exchange(&self.afresh, addr, again, PLAIN_ANSWER, Kind::Ring);
         let heard = tokio::select! {
             reply = first.answer() => return Ok(reply),
             heard = self.heard(addr, &mut probe) => heard?,
