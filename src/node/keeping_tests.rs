@@ -394,8 +394,7 @@ impl Other {
 fn pair() -> (Bench, Other) {
     let (mut bench, mut other) = (new_bench(), Other::new());
     let (again, received) = mpsc::channel();
-    let gate = std::mem::replace(&mut bench.verdicts, Some(again));
-    drop(gate);
+    drop(bench.verdicts.replace(again));
     assert!(bench.found().blocking_recv().unwrap().is_ok());
     let seen = bench.keeping.watch();
     let serves_with = || seen.borrow().views.iter().any(|seen| seen.leads && seen.view.members.len() == 2);

@@ -137,9 +137,8 @@ impl Oracle {
     }
 
     /// Without the areas that hold nothing, which nobody can tell from areas that do not exist.
-    fn seen(&self) -> (Vec<(Area, Parcel)>, &BTreeMap<&'static str, Vec<u8>>) {
-        let areas = areas().map(|area| (area, self.content.all(&area)));
-        (areas.collect(), &self.state)
+    fn looks_like(&self, other: &Oracle) -> bool {
+        self.state == other.state && areas().all(|area| self.content.all(&area) == other.content.all(&area))
     }
 
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Vec<Record> {
@@ -171,7 +170,7 @@ enum Step {
     /// Changes, and after each a look at what was written after this version.
     Transact(Vec<(Change, Version)>),
     Reopen,
-    Page(Area, Bound<Id>, usize, usize),
+    Page(Box<Area>, Bound<Id>, usize, usize),
 }
 
 fn any_area() -> impl Strategy<Value = Area> {
@@ -237,7 +236,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         6 => vec((any_change(), any_version()), 0..8).prop_map(Step::Transact),
         2 => Just(Step::Reopen),
         3 => (any_area(), bound, 0usize..10, bytes)
-            .prop_map(|(area, bound, limit, bytes)| Step::Page(area, bound, limit, bytes)),
+            .prop_map(|(area, bound, limit, bytes)| Step::Page(Box::new(area), bound, limit, bytes)),
     ]
 }
 
@@ -270,7 +269,7 @@ fn transact(store: &dyn Store, oracle: &mut Oracle, changes: &[(Change, Version)
     });
     same?;
     let changed = changed.unwrap();
-    prop_assert!(changed || before.seen() == oracle.seen(), "a change was not told");
+    prop_assert!(changed || before.looks_like(oracle), "a change was not told");
     prop_assert!(!changed || !changes.is_empty(), "nothing was told as a change");
     Ok(changed)
 }
