@@ -272,7 +272,12 @@ fn where_no_transaction_can_be_begun_all_are_told_why_and_a_wish_to_leave_is_kep
         bench.store.unopened.store(false, Ordering::SeqCst);
         bench.open();
         let other = Contact::at("127.0.0.1:2", "other");
-        let around = Around { is_member: true, predecessors: vec![other.clone()], successors: vec![other] };
+        let around = Around {
+            is_member: true,
+            replication_factor: 3,
+            predecessors: vec![other.clone()],
+            successors: vec![other],
+        };
         bench.keeping.submit(Job::Tick(around)).unwrap();
         let asked = |(_, request)| matches!(request, keeper::Request::Release(_));
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -381,8 +386,12 @@ impl Other {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !is_so() {
             assert!(Instant::now() < deadline, "it does not come to that: {:?}", bench.keeping.seen());
-            let around =
-                Around { is_member: true, predecessors: vec![self.me.clone()], successors: vec![self.me.clone()] };
+            let around = Around {
+                is_member: true,
+                replication_factor: 3,
+                predecessors: vec![self.me.clone()],
+                successors: vec![self.me.clone()],
+            };
             bench.keeping.submit(Job::Tick(around)).unwrap();
             assert!(bench.put_state("beat").blocking_recv().unwrap().is_ok());
             self.answer(bench);
