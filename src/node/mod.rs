@@ -1,7 +1,7 @@
 //! The running node: drives the protocol's procedures, schedules them, moves content, and does what clients ask.
 //!
 //! [`Node`] is a cheap handle. Behind it `driver` runs the protocol over a [`Transport`] and a
-//! [`Store`], `maintenance` gives the beat, and `routing` finds owners.
+//! [`Store`](crate::store::Store), `maintenance` gives the beat, and `routing` finds owners.
 
 mod config;
 mod detector;

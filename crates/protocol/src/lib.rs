@@ -1,9 +1,10 @@
 //! Chord itself, without I/O: what a node knows, what it answers, and how it keeps its place on the ring.
 //!
 //! A room for each notion: [`Id`]s and [`Interval`]s of the circle, [`Contact`]s, the [`SuccessorList`] and the
-//! [`FingerTable`], routing ([`next_hop`], [`Lookup`], [`OwnerCache`]), content ([`Record`], [`Version`]), who serves it
-//! ([`View`], [`Views`]), the messages ([`Request`], [`Reply`]), the machine that puts them together ([`Chord`]) with a
-//! file for each of its [`Procedure`]s, and the [`invariant`]s that must hold.
+//! [`FingerTable`], routing ([`next_hop`], [`Lookup`], [`OwnerCache`]), content ([`Record`], [`Version`]), the messages
+//! ([`Request`], [`Reply`]), the machine that keeps a node on its ring ([`Chord`]) with a file for each of its [`Procedure`]s, and
+//! the [`invariant`]s that must hold. Who keeps content is decided by the members of views ([`replica`]); what the ring wants of
+//! them, and where they are, is the [`keeper`]'s.
 //!
 //! # Call and resume
 //!
