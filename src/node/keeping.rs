@@ -157,6 +157,7 @@ impl Keeping {
             transactions,
             must_persist: true,
             waiting: HashMap::new(),
+            reads: Vec::new(),
             next_token: 0,
             doubt: None,
         };
@@ -220,6 +221,8 @@ struct Work {
     transactions: u64,
     must_persist: bool,
     waiting: HashMap<Token, (Id, Reply<Told>)>,
+    /// Reads of a transaction that failed, to be done again by themselves.
+    reads: Vec<Job>,
     next_token: u64,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
@@ -243,7 +246,9 @@ struct Out {
     owed: bool,
     replies: Vec<Late>,
     /// Operations that were begun in this transaction.
-    begun: Vec<Token>,
+    begun: Vec<(Token, bool)>,
+    /// Whether these are reads that are done a second time.
+    again: bool,
     /// Whether the node is to leave or to stay. Nobody says so again, so it holds whatever becomes of the transaction.
     leaving: Option<bool>,
     step: keeper::Step,
@@ -269,15 +274,19 @@ impl Work {
             if self.doubt.is_some() {
                 break;
             }
-            self.group(jobs);
+            self.group(jobs, false);
+            if !self.reads.is_empty() && self.doubt.is_none() {
+                let reads = std::mem::take(&mut self.reads);
+                self.group(reads, true);
+            }
         }
     }
 
     /// Does all of these in one transaction.
-    fn group(&mut self, jobs: Vec<Job>) {
+    fn group(&mut self, jobs: Vec<Job>, again: bool) {
         let before = self.keeper.clone();
         let owed = std::mem::take(&mut self.must_persist);
-        let mut out = Out { persist: owed, owed, ..Out::default() };
+        let mut out = Out { persist: owed, owed, again, ..Out::default() };
         let mut jobs = Some(jobs);
         let now = Time(self.started.elapsed().as_millis() as u64);
         let Work { keeper, waiting, next_token, store, .. } = self;
@@ -343,9 +352,16 @@ impl Work {
         for reply in out.replies {
             reply(Some(&error));
         }
-        for token in out.begun {
-            if let Some((_, reply)) = self.waiting.remove(&token) {
-                let _ = reply.send(Err(error.clone()));
+        for (token, is_read) in out.begun {
+            match self.waiting.remove(&token) {
+                // A read needs no room: it only stood in line with what does.
+                Some((id, answer)) if is_read && !out.again => {
+                    self.reads.push(Job::Operate { operation: Operation::Get(id), answer });
+                }
+                Some((_, reply)) => {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                None => {}
             }
         }
         true
@@ -453,7 +469,7 @@ fn do_job(
             *next_token += 1;
             let token = Token(*next_token);
             waiting.insert(token, (*operation.id(), answer));
-            out.begun.push(token);
+            out.begun.push((token, matches!(operation, Operation::Get(_))));
             keeper.operate(store, now, token, operation)
         }
         Job::Tick(around) => keeper.tick(store, now, &around),
