@@ -12,11 +12,12 @@ mod line;
 #[path = "keeping_tests.rs"]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
 use chordal_protocol::replica::{Answer, Event, Member, Operation, Refusal, Token, View};
 use chordal_protocol::{Contact, Id, Interval, Time};
@@ -27,6 +28,12 @@ use line::Line;
 
 /// The name under which the keeper's state is stored.
 const STATE: &str = "keeper";
+
+/// For how long the outcome of a request is remembered at least, so that one that is sent again is not done again.
+const REMEMBERS_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// How often outcomes are forgotten.
+const FORGETS_EVERY: Duration = Duration::from_secs(60);
 
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
@@ -158,6 +165,7 @@ impl Keeping {
             must_persist: true,
             waiting: HashMap::new(),
             reads: Vec::new(),
+            forgets: Forgets::default(),
             next_token: 0,
             doubt: None,
         };
@@ -223,6 +231,7 @@ struct Work {
     waiting: HashMap<Token, (Id, Reply<Told>)>,
     /// Reads of a transaction that failed, to be done again by themselves.
     reads: Vec<Job>,
+    forgets: Forgets,
     next_token: u64,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
@@ -262,6 +271,33 @@ impl Drop for Work {
     }
 }
 
+/// Up to when outcomes of requests are forgotten, so that they do not pile up.
+///
+/// A request that was minted before that is refused and not done again, so the mark must not run ahead of other nodes' clocks:
+/// it is what this node's clock said a while ago, and no later than what it says now less that while.
+#[derive(Default)]
+struct Forgets {
+    /// What the clock said, the latest last.
+    said: VecDeque<(Instant, u64)>,
+}
+
+impl Forgets {
+    /// Now and then the mark, in milliseconds since 1970, when the clock says this.
+    fn mark(&mut self, at: Instant, now: u64) -> Option<u64> {
+        let since = |then: &Instant| at.saturating_duration_since(*then);
+        if self.said.back().is_some_and(|(then, _)| since(then) < FORGETS_EVERY) {
+            return None;
+        }
+        self.said.push_back((at, now));
+        let mut mark = None;
+        while let Some((_, said)) = self.said.front().filter(|(then, _)| since(then) >= REMEMBERS_FOR) {
+            mark = Some(*said);
+            self.said.pop_front();
+        }
+        Some(mark?.min(now.saturating_sub(REMEMBERS_FOR.as_millis() as u64)))
+    }
+}
+
 impl Work {
     fn run(mut self) {
         while let Some(jobs) = self.line.take() {
@@ -290,9 +326,13 @@ impl Work {
         let mut jobs = Some(jobs);
         let now = Time(self.started.elapsed().as_millis() as u64);
         let Work { keeper, waiting, next_token, store, .. } = self;
-        let outcome = store.transact(&mut |transaction| {
+        let mark = self.forgets.mark(Instant::now(), unix_millis());
+        let outcome = store.transact(&mut |mut transaction| {
             for job in jobs.take().into_iter().flatten() {
                 do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
+            }
+            if let Some(mark) = mark {
+                keeper.purge(&mut transaction, mark);
             }
             if out.persist
                 && let Ok(bytes) = postcard::to_stdvec(&keeper.durable())

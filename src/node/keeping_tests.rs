@@ -456,3 +456,18 @@ fn whoever_waits_when_the_ring_is_given_up_is_told_that_nobody_knows() {
     assert_eq!(earlier.blocking_recv().unwrap().unwrap(), Told::Answer(Answer::Unknown));
     assert!(bench.keeping.seen().is_new);
 }
+
+#[test]
+fn outcomes_are_forgotten_by_a_clock_that_may_jump() {
+    let (mut forgets, begun) = (Forgets::default(), Instant::now());
+    let minute = |n: u64| begun + Duration::from_secs(60 * n);
+    let right = |n: u64| 1_000_000_000 + 60_000 * n;
+    for n in 0..15 {
+        assert_eq!(forgets.mark(minute(n), right(n)), None, "nothing is forgotten so soon");
+    }
+    assert_eq!(forgets.mark(minute(15), right(15)), Some(right(0)));
+    assert_eq!(forgets.mark(minute(15), right(15)), None, "once a minute is enough");
+    // A clock that jumps ahead forgets nothing more than before; one that jumps back, less.
+    assert_eq!(forgets.mark(minute(16), right(16) + 86_400_000), Some(right(1)));
+    assert_eq!(forgets.mark(minute(17), 900_000), Some(0));
+}

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chordal_protocol::RequestId;
 
-/// For how long after its minting a request may be sent again.
+/// For how long after its minting a request is looked at. What became of it is remembered for a shorter time (`keeping`); one that
+/// is older than that is refused by the primary.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How far the clock of whoever minted it may be ahead of ours.
@@ -14,6 +15,11 @@ const AHEAD: Duration = Duration::from_secs(60 * 60);
 /// in the order of that time, so every id of ours is made here.
 pub fn mint() -> RequestId {
     at(now(), rand::random())
+}
+
+/// The milliseconds since 1970 that request ids carry.
+pub(super) fn unix_millis() -> u64 {
+    now().as_millis() as u64
 }
 
 /// Why a request id cannot be taken: the time in it is not one at which it could have been minted.
