@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::clients::{Asking, is_member, join};
-use crate::common::{Lab, eventually, signal};
+use crate::common::{Lab, eventually, get_json, signal};
 use crate::support::{PATIENCE, Service, all_found, fill, pids};
 
 #[test]
@@ -88,7 +88,7 @@ fn a_pool_of_one_whose_ring_is_gone_goes_on_alone() {
     let ring = service.ring();
     let outsider = join(&lab, &service);
     eventually("they know each other", PATIENCE, || {
-        let info = crate::common::get_json(&service.ask(1)[0], "/nodeinfo");
+        let info = get_json(&service.ask(1)[0], "/nodeinfo");
         (!info["succ"].is_null() && !info["pred"].is_null()).then_some(())
     });
     drop(outsider);
@@ -105,21 +105,27 @@ fn ports_in_use_are_stepped_over() {
     let lab = Lab::empty();
     let mine = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = mine.local_addr().expect("an address").port();
-    let mut service = Service::start(&lab, &["--pool", "2", "--node-port", &taken.to_string()]);
-    service.fills(&lab, 2);
+    let mut service = Service::start(&lab, &["--pool", "3", "--node-port", &taken.to_string()]);
+    service.fills(&lab, 3);
     let addrs: Vec<String> = pids(&lab).into_keys().collect();
     let port = |addr: &String| addr.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).expect("a port");
     assert!(addrs.iter().all(|addr| port(addr) > taken), "{taken} of {addrs:?}");
     // A port that a killed node had is taken by another program: a new node takes its place elsewhere, and what the old one
     // holds is kept.
     fill(&service, 20);
+    // Of two nodes that keep something neither can be missed; of three any one can.
+    eventually("everything is kept by three", PATIENCE, || {
+        let views = |addr: &String| get_json(addr, "/nodeinfo")["views"].as_array().cloned().unwrap_or_default();
+        let is_kept = |view: &serde_json::Value| view["members"].as_array().is_some_and(|members| members.len() == 3);
+        addrs.iter().all(|addr| views(addr).iter().all(is_kept)).then_some(())
+    });
     service.kill();
     let (addr, pid) = pids(&lab).pop_first().expect("a node");
     signal(pid, Signal::SIGKILL);
     let _thief = eventually("its port is free", PATIENCE, || std::net::TcpListener::bind(&addr).ok());
-    let service = Service::start(&lab, &["--pool", "2", "--node-port", &taken.to_string()]);
-    service.fills(&lab, 2);
-    let now: Vec<String> = service.ask(2);
+    let service = Service::start(&lab, &["--pool", "3", "--node-port", &taken.to_string()]);
+    service.fills(&lab, 3);
+    let now: Vec<String> = service.ask(3);
     assert!(!now.contains(&addr), "{addr} in {now:?}");
     let old = lab.nodes().into_iter().find(|node| crate::common::addr_of(node) == addr).expect("it is remembered");
     let place = old["data_dir"].as_str().expect("a directory").to_owned();
