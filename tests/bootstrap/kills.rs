@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::clients::{Asking, is_member, join};
-use crate::common::{Lab, eventually, get_json, signal};
+use crate::common::{Daemon, Lab, eventually, get_json, signal};
 use crate::support::{PATIENCE, Service, all_found, fill, pids};
 
 #[test]
@@ -81,22 +81,23 @@ fn a_node_that_has_left_makes_room_for_a_new_one() {
 }
 
 #[test]
-fn a_pool_of_one_whose_ring_is_gone_goes_on_alone() {
+fn a_pool_of_one_that_has_lost_its_majority_names_nobody_until_the_other_is_back() {
     let lab = Lab::empty();
     let service = Service::start(&lab, &["--pool", "1"]);
     service.fills(&lab, 1);
     let ring = service.ring();
-    let outsider = join(&lab, &service);
-    eventually("they know each other", PATIENCE, || {
-        let info = get_json(&service.ask(1)[0], "/nodeinfo");
-        (!info["succ"].is_null() && !info["pred"].is_null()).then_some(())
+    let outsider = Daemon::start(lab.path(), &["--data-dir", "outsider", "--bootstrap", &service.url()]);
+    eventually("both keep everything", PATIENCE, || {
+        let views = get_json(&outsider.addr, "/nodeinfo")["views"].as_array().cloned().unwrap_or_default();
+        let is_kept = |view: &serde_json::Value| view["members"].as_array().is_some_and(|members| members.len() == 2);
+        (views.len() == 2 && views.iter().all(is_kept)).then_some(())
     });
     drop(outsider);
-    // The node does not take itself for a ring; the service knows that there is nobody else.
-    eventually("the node has lost its ring", PATIENCE, || (service.live() == 0).then_some(()));
+    eventually("the node has lost its majority", PATIENCE, || (service.live() == 0).then_some(()));
+    let outsider = Daemon::start(lab.path(), &["--data-dir", "outsider"]);
     service.fills(&lab, 1);
     assert_eq!(service.ring(), ring);
-    assert!(is_member(&join(&lab, &service), &ring));
+    assert!(is_member(&outsider, &ring));
     assert_eq!(service.metric("chordal_bootstrap_rings_begun_total"), 1);
 }
 
