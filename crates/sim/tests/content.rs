@@ -62,7 +62,7 @@ fn without_faults_everything_is_answered_and_service_hardly_stops() {
     // A condition that fails when a client asks again says nothing of the first time.
     assert!(summary.unknown * 50 < summary.operations, "{summary:?}");
     let longest = summary.longest_without_service.spread().unwrap();
-    assert!(longest.max <= 2_000, "joins and leaves seal a range for a moment: {longest:?}");
+    assert!(longest.max <= 4_000, "joins and leaves seal a range for a moment: {longest:?}");
 }
 
 #[test]

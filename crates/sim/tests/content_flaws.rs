@@ -132,12 +132,12 @@ fn a_rule_that_is_left_out_is_noticed() {
 
 #[test]
 fn careless_machines_are_noticed() {
-    for (negligence, seeds) in [(Negligence::AnswersBeforeDurable, 20), (Negligence::ShowsTornWrites, 150)] {
-        let setup = Setup { negligence: Some(negligence), ..setup(Kind::OneCopy, None) };
-        let caught = caught(&setup, seeds);
-        let Some((seed, text)) = caught else { panic!("{negligence:?} was not noticed within {seeds} seeds") };
-        println!("{negligence:?}: seed {seed}: {}", text.lines().next().unwrap_or_default());
-    }
+    // A disk that shows torn writes is noticed by three replicas that crash all the time (disk_ring.rs).
+    let (negligence, seeds) = (Negligence::AnswersBeforeDurable, 20);
+    let setup = Setup { negligence: Some(negligence), ..setup(Kind::OneCopy, None) };
+    let caught = caught(&setup, seeds);
+    let Some((seed, text)) = caught else { panic!("{negligence:?} was not noticed within {seeds} seeds") };
+    println!("{negligence:?}: seed {seed}: {}", text.lines().next().unwrap_or_default());
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn key(n: u64) -> Id {
 /// Beats come by chance here, and messages are lost.
 fn patient() -> Settings {
     let mut settings = Settings::default();
-    settings.suspicion = 1_000;
+    settings.suspicion = 250;
     settings
 }
 
@@ -347,7 +347,7 @@ fn what_is_acknowledged_survives_crashes_and_full_disks() {
     let unknown: u64 = summaries.iter().map(|summary| summary.unknown).sum();
     assert!(operations > 3_000 && unknown > 50, "{operations} operations, {unknown} unknown");
     assert!(counts.landed > 20 && counts.lost_steps > 100 && counts.full > 20, "{counts:?}");
-    assert!(counts.synced_steps > counts.syncs * 11 / 10, "steps share syncs: {counts:?}");
+    assert!(counts.synced_steps > counts.syncs * 21 / 20, "steps share syncs: {counts:?}");
 }
 
 #[test]
