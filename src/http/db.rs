@@ -57,10 +57,7 @@ fn item(record: &Record) -> Option<DbItem> {
 }
 
 fn size(record: &Record) -> usize {
-    let value = match &record.content {
-        chordal_protocol::Content::Value { bytes, .. } => bytes.len(),
-        chordal_protocol::Content::Tombstone => 0,
-    };
+    let value = record.content.len();
     value + record.key.as_ref().map_or(value, Vec::len)
 }
 

@@ -17,7 +17,7 @@ pub(super) async fn join(State(node): State<Node>, request: Request) -> Result<J
     Ok(Json(Welcomed { joined: NodeRef::from(&joined), welcomed_by: NodeRef::from(&welcomed_by) }))
 }
 
-/// `POST /dht/leave`: answers once everything is handed over; the node then stops.
+/// `POST /dht/leave`: answers once others keep what it kept; the node then stops.
 pub(super) async fn leave(State(node): State<Node>) -> Result<Json<Left>, ApiError> {
     node.leave().await?;
     Ok(Json(Left { left: NodeRef::from(&node.contact()) }))

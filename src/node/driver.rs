@@ -410,7 +410,7 @@ impl Driver {
     }
 }
 
-/// What no node of ours sends: it would have to travel in one message again when its range is handed over.
+/// What no node of ours sends: it would have to travel in one message again when the members of its range change.
 fn too_large(write: &Write) -> Option<Refusal> {
     let bytes = write.content.len() + write.key.as_ref().map_or(0, Vec::len);
     let most = Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chordal_protocol::{Content, Id, Record, Write, Written};
+use chordal_protocol::{Id, Record, Write, Written};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -66,10 +66,7 @@ impl Node {
     pub async fn write_many(&self, writes: Vec<Write>) -> Vec<WriteEnd> {
         let node = self.clone();
         let wishes = writes.into_iter().map(|write| (write.id, write)).collect();
-        let weigh = |write: &Write| match &write.content {
-            Content::Value { bytes, .. } => bytes.len() + write.key.as_ref().map_or(0, Vec::len),
-            Content::Tombstone => 0,
-        };
+        let weigh = |write: &Write| write.content.len() + write.key.as_ref().map_or(0, Vec::len);
         self.many(wishes, weigh, move |write| {
             let node = node.clone();
             async move { node.write(write).await }
@@ -185,10 +182,7 @@ fn chains<W>(wishes: Vec<(Id, W)>) -> VecDeque<Chain<W>> {
 }
 
 fn size(record: &Record) -> usize {
-    let value = match &record.content {
-        Content::Value { bytes, .. } => bytes.len(),
-        Content::Tombstone => 0,
-    };
+    let value = record.content.len();
     value + record.key.as_ref().map_or(value, Vec::len)
 }
 

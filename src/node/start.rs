@@ -225,7 +225,7 @@ pub fn member_in(dir: &Path) -> Result<Option<StoppedMember>, StoreError> {
     Ok(Some(StoppedMember { contact: durable.me, ring: durable.ring.map(|ring| ring.id.to_string()), values }))
 }
 
-/// A node that has left has handed over all that it held.
+/// What a node kept that has left, others have taken over.
 fn goes_on(durable: &Durable) -> bool {
     durable.membership != Membership::Left
 }

@@ -32,8 +32,6 @@ impl Variant {
 pub enum Negligence {
     /// What a step wants to send leaves at once, and not when the disk has what the step has changed.
     AnswersBeforeDurable,
-    /// Of what a crash has interrupted the disk keeps a part.
-    ShowsTornWrites,
 }
 
 /// What is asked of a run.

@@ -15,7 +15,7 @@ use super::faults::Kind;
 use super::setup::Negligence;
 use super::trace::About;
 use super::world::{Back, Event, MS, World};
-use crate::disk::{Crash, Disk, Flaw, NotSynced, SyncId};
+use crate::disk::{Crash, Disk, NotSynced, SyncId};
 
 /// For how long a disk stays full, in simulated microseconds.
 const FULL_FOR: std::ops::RangeInclusive<u64> = 500 * MS..=8_000 * MS;
@@ -69,8 +69,6 @@ impl World<'_> {
         let me = self.hosts[host].chord.me().clone();
         let incarnation = self.chance.random::<u64>() >> 8;
         let disk = Disk::new(incarnation);
-        let shows_torn = self.setup.negligence == Some(Negligence::ShowsTornWrites);
-        let disk = if shows_torn { disk.planted(Flaw::ShowsTorn) } else { disk };
         self.hosts[host].shelf = Some(Shelf::new(me, disk, incarnation, settings));
     }
 
