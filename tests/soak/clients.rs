@@ -20,8 +20,15 @@ use crate::history::{Asked, History};
 /// How many keys there are. Those with an even number are never deleted.
 pub(crate) const KEYS: usize = 12;
 
-/// How long a client waits for an answer. Who waits for long blocks nobody but himself; a node gives up after 10 s.
-const PATIENCE: [u64; 6] = [300, 1000, 1000, 3000, 3000, 12_000];
+/// How long a client waits for an answer, in milliseconds. Who waits for long blocks nobody but himself; a node gives up after 10 s.
+const PATIENCE: [u64; 6] = [300, 1000, 3000, 12_000, 12_000, 12_000];
+
+/// The longest pause of a client that gets no answers, in milliseconds: nodes go on with requests that nobody waits for, and
+/// must not drown in them.
+const LONGEST_PAUSE: u64 = 2000;
+
+/// That of a client that gets answers, so that the load is that of some clients and not all that the machine can do.
+const SHORTEST_PAUSE: u64 = 30;
 
 /// How often a write of unknown outcome is sent again at most, and how often a delete is asked for its version.
 const AGAIN: u32 = 4;
@@ -42,6 +49,8 @@ pub(crate) struct Client {
     /// The version of each key that it was told last: what it expects when it compares.
     told: [Option<Version>; KEYS],
     writes: u64,
+    /// How long it pauses, in milliseconds. More, if it gets no answers.
+    pause: u64,
 }
 
 /// Something to be written. Sent again, it is the same wish.
@@ -68,7 +77,7 @@ impl Client {
     pub(crate) fn new(number: u64, seed: u64, side: Side, nodes: Nodes, history: Arc<History>) -> Client {
         let chance = Pcg64Mcg::seed_from_u64(seed.wrapping_add(number));
         let told = [None; KEYS];
-        Client { number, chance, asker: Asker::new(), side, nodes, history, told, writes: 0 }
+        Client { number, chance, asker: Asker::new(), side, nodes, history, told, writes: 0, pause: SHORTEST_PAUSE }
     }
 
     /// Asks one thing after the other until it is over.
@@ -80,15 +89,17 @@ impl Client {
                 0..35 => drop(self.read(key, &addr, patience)),
                 35..43 => self.head(key, &addr, patience),
                 43..88 => {
+                    // Half of those who compare and set have looked just before.
+                    if self.chance.random() {
+                        self.read(key, &addr, patience);
+                    }
                     let wish = self.wish(key);
                     self.write(&wish);
                 }
                 88..93 => self.read_many(&addr, patience),
                 _ => self.write_many(&addr, patience),
             }
-            // A pause, so that the load is that of some clients and not all that the machine can do.
-            let pause = self.chance.random_range(2..40);
-            std::thread::sleep(Duration::from_millis(pause));
+            std::thread::sleep(Duration::from_millis(self.chance.random_range(0..self.pause)));
         }
     }
 
@@ -183,7 +194,7 @@ impl Client {
             if self.attempt(wish, &addr, patience) != Outcome::Unknown || self.chance.random_bool(0.4) {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(self.chance.random_range(0..500)));
+            std::thread::sleep(Duration::from_millis(self.chance.random_range(0..self.pause)));
         }
     }
 
@@ -277,6 +288,8 @@ impl Client {
             (_, Outcome::ConditionFailed(found)) => self.told[at] = found,
             (_, Outcome::Refused | Outcome::Unknown) => {}
         }
+        let is_answer = !matches!(outcome, Outcome::Refused | Outcome::Unknown);
+        self.pause = if is_answer { SHORTEST_PAUSE } else { (self.pause * 2).min(LONGEST_PAUSE) };
         self.history.end(asked, returned, outcome);
         outcome
     }

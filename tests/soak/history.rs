@@ -1,6 +1,6 @@
 //! What clients asked and heard, on one clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -111,6 +111,12 @@ impl History {
         }
         file.flush()
     }
+}
+
+/// How many attempts were there to do what had been asked for before.
+pub(crate) fn asked_again(history: &[Operation]) -> usize {
+    let writes = || history.iter().filter(|operation| operation.kind != Kind::Get);
+    writes().count() - writes().map(|write| write.request).collect::<BTreeSet<_>>().len()
 }
 
 /// The longest time in which no put was acknowledged: of any key, and of one key.

@@ -154,7 +154,7 @@ impl Plan {
 
     fn mixture(&mut self) -> Vec<Step> {
         let mut steps = Vec::new();
-        for _ in 0..self.chance.random_range(6..=10) {
+        for _ in 0..self.chance.random_range(8..=14) {
             if let Some(step) = self.anything() {
                 steps.extend([step, self.rest(50..1200)]);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Ends, History, longest_without_a_put};
+use crate::history::{Ends, History, asked_again, longest_without_a_put};
 use crate::judge::Verdict;
 
 /// How often what was done to the ring.
@@ -27,14 +27,16 @@ pub(crate) struct Report {
     took: Duration,
     faults: Faults,
     ends: BTreeMap<&'static str, Ends>,
+    asked_again: usize,
     gaps: (Duration, Duration),
     verdict: Verdict,
 }
 
 impl Report {
     pub(crate) fn of(history: &History, faults: Faults, verdict: Verdict) -> Report {
-        let gaps = longest_without_a_put(&history.operations());
-        Report { took: Duration::from_nanos(history.now()), faults, ends: history.ends(), gaps, verdict }
+        let operations = history.operations();
+        let (gaps, asked_again) = (longest_without_a_put(&operations), asked_again(&operations));
+        Report { took: Duration::from_nanos(history.now()), faults, ends: history.ends(), asked_again, gaps, verdict }
     }
 }
 
@@ -50,6 +52,7 @@ impl fmt::Display for Report {
             all.unknown += ends.unknown;
         }
         line(f, "all", &all)?;
+        writeln!(f, "{} of these were writes sent again with the request id of an earlier attempt", self.asked_again)?;
         let Faults { rounds, kills, restarts, pauses, partitions, joins, leaves, disks, longest_healing } =
             &self.faults;
         writeln!(

@@ -15,8 +15,9 @@ use crate::common::namespaces::{Namespaces, Side};
 use crate::common::{addr_of, signal, try_exchange};
 use crate::plan::Cut;
 
-/// Within this all must be well again once everything runs and is reached: on a machine that has much else to do.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Within this all must be well again once everything runs and is reached: on a machine that has much else to do. On one that has
+/// not, it takes some seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The first node's port. Below those that the system gives to connections, so that none of them takes it meanwhile.
 const FIRST_PORT: u16 = 9000;
