@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Lab, eventually, get, try_exchange};
+use common::{Lab, addr_of, eventually, get, signal, try_exchange};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -153,5 +153,55 @@ fn a_ring_that_is_killed_whole_in_the_middle_of_writing_keeps_every_acknowledged
             assert_eq!(found.status, 200, "{found:?}\n{}", lab.logs());
             writer.check(&found.body);
         }
+    }
+}
+
+/// Writes a key of its own after the other through one node, until one is not acknowledged. Returns each with its status; 0 is
+/// for no answer.
+fn write_until_refused(node: &str, writer: usize) -> Vec<(String, u16)> {
+    let mut ends = Vec::new();
+    for number in 0.. {
+        let path = format!("/kv/written-{writer}-{number}");
+        let status =
+            try_exchange("PUT", node, &path, Some(("text/plain", b"written"))).map_or(0, |answer| answer.status);
+        ends.push((path, status));
+        if status != 204 {
+            break;
+        }
+    }
+    ends
+}
+
+#[test]
+fn a_write_that_was_refused_while_all_others_died_has_not_happened() {
+    const WRITERS: usize = 32;
+    let lab = Lab::with_nodes(3);
+    for round in 0..3 {
+        let nodes = lab.nodes();
+        let (survivor, victims) = nodes.split_first().expect("there are three");
+        let node = addr_of(survivor);
+        let ends: Vec<(String, u16)> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS).map(|it| (round * WRITERS + it, &node)).collect();
+            let writers: Vec<_> =
+                writers.into_iter().map(|(it, node)| scope.spawn(move || write_until_refused(node, it))).collect();
+            let busy = format!("/kv/written-{}-5", round * WRITERS);
+            eventually("writes are under way", Duration::from_secs(60), || {
+                (get(&node, &busy).status == 200).then_some(())
+            });
+            victims.iter().for_each(|victim| signal(victim["pid"].as_u64().expect("a pid"), Signal::SIGKILL));
+            writers.into_iter().flat_map(|writer| writer.join().expect("a writer ends")).collect()
+        });
+        lab.ok(&["start", "--all"]);
+        lab.ok(&["doctor", "--wait", "60s"]);
+        for (path, status) in &ends {
+            let found = get(&node, path).status;
+            match status {
+                204 => assert_eq!(found, 200, "{path} was acknowledged"),
+                503 => assert_eq!(found, 404, "{path} was refused"),
+                _ => assert!(matches!(found, 200 | 404), "{path}: {found}"),
+            }
+        }
+        let count = |status: u16| ends.iter().filter(|(_, is)| *is == status).count();
+        println!("{} acknowledged, {} refused, {} unknown", count(204), count(503), count(504) + count(0));
     }
 }

@@ -16,7 +16,7 @@ const MOST: usize = 8;
 /// What is done between two moments in which all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Round {
-    /// `kill -9` of one to three at once, some of which come back while others are still dead.
+    /// `kill -9` of one to three at once, or of all but one; some come back while others are still dead.
     Crash,
     /// `kill -9` of all.
     CrashAll,
@@ -124,7 +124,8 @@ impl Plan {
     }
 
     fn crash(&mut self) -> Vec<Step> {
-        let count = *[1, 1, 2, 3].choose(&mut self.chance).expect("there are some");
+        let all_but_one = self.members.len() - 1;
+        let count = *[1, 1, 2, 3, all_but_one].choose(&mut self.chance).expect("there are some");
         let mut steps = vec![self.kill(count), self.rest(300..4000)];
         if let Some(dead) = self.pick(State::Dead) {
             self.set(dead, State::Running);
