@@ -116,6 +116,8 @@ impl Plan {
             }
             Round::Mixture => self.mixture(),
         };
+        // There may have been nobody left to kill.
+        steps.retain(|step| *step != Step::Kill(Vec::new()));
         steps.push(Step::Heal);
         self.is_cut = false;
         self.members.retain(|(_, state)| *state != State::Leaving);

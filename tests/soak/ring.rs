@@ -160,11 +160,10 @@ impl Ring {
 
     /// Starts a dead node on its disk.
     pub(crate) fn start_again(&mut self, number: usize) {
-        let Some(member) = self.members.iter().find(|member| member.number == number && member.is_dead) else { return };
-        let child = self.spawn(number, member.side, &member.addr, &member.log);
-        if let Some(member) = self.member(number) {
-            (member.child, member.is_dead) = (child, false);
-        }
+        let Some(at) = self.members.iter().position(|member| member.number == number && member.is_dead) else { return };
+        let Member { side, addr, log, .. } = &self.members[at];
+        self.members[at].child = self.spawn(number, *side, addr, log);
+        self.members[at].is_dead = false;
     }
 
     /// SIGSTOP; whether it ran.
