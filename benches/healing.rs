@@ -1,9 +1,9 @@
 //! `cargo bench --bench healing`: a quarter of a ring of processes is killed, or paused, all at once. How long until
 //! `tasks doctor --only ring` is content, and how long did lookups through the others take meanwhile?
 //!
-//! Half of the clients look up what living nodes serve (*kept*), half of them what the hurt nodes served (*lost*: two others keep it,
-//! and serve it once one of them has taken over; where both are hurt there is no answer). *calm* is when the last lookup that took
-//! more than 200 ms, or was not answered, had ended.
+//! Half of the clients look up what living nodes serve (*kept*), half of them what the hurt nodes served (*lost*: others keep it, and
+//! serve it once one of them has taken over). Where two of the three that keep a value are hurt there is no answer. *calm* is when
+//! the last lookup that took more than 200 ms, or was not answered, had ended.
 //!
 //! Then, whatever the signal is: `kill -9` of all and `tasks start --all` at once after it, and `kill -9` of one node. How long after
 //! the blow is the first good read, or put, of a key that the dead served answered, and how long until each key has had one?
