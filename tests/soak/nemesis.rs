@@ -78,9 +78,15 @@ impl Nemesis {
             Step::Heal => {
                 let began = Instant::now();
                 faults.restarts += ring.heal()?;
+                let ready = began.elapsed();
                 self.all_is_served()?;
-                println!("          all was served after {:.1} s", began.elapsed().as_secs_f64());
-                self.faults.longest_healing = self.faults.longest_healing.max(began.elapsed());
+                let served = began.elapsed();
+                println!(
+                    "          ready after {:.1} s, served after {:.1} s",
+                    ready.as_secs_f64(),
+                    served.as_secs_f64()
+                );
+                self.faults.longest_healing = self.faults.longest_healing.max(served);
             }
         }
         Ok(())
