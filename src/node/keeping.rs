@@ -40,6 +40,9 @@ const FORGETS_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Writes wait for others for as long as the last transaction took, but no longer than this.
+const LONGEST_GATHER: Duration = Duration::from_millis(5);
+
 /// What a client is told, or who may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -172,6 +175,7 @@ impl Keeping {
             reads: Vec::new(),
             forgets: Forgets::default(),
             next_token: 0,
+            gather_until: started,
             doubt: None,
         };
         let thread = thread::Builder::new()
@@ -244,6 +248,8 @@ struct Work {
     reads: Vec<Job>,
     forgets: Forgets,
     next_token: u64,
+    /// Until when writes wait for others to join them.
+    gather_until: Instant,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
 }
@@ -280,7 +286,7 @@ impl Drop for Work {
     /// Whoever comes now is told that it is over, and so are those who wait: the thread has been closed, or has panicked.
     fn drop(&mut self) {
         self.line.close();
-        while self.line.take().is_some() {}
+        while self.line.take(Instant::now()).is_some() {}
     }
 }
 
@@ -313,7 +319,7 @@ impl Forgets {
 
 impl Work {
     fn run(mut self) {
-        while let Some(jobs) = self.line.take() {
+        while let Some(jobs) = self.line.take(self.gather_until) {
             while self.doubt.is_some() && !self.settle() {
                 thread::sleep(STORE_PAUSE);
                 if self.line.is_closed() {
@@ -340,6 +346,7 @@ impl Work {
         let now = Time(self.started.elapsed().as_millis() as u64);
         let Work { keeper, waiting, next_token, store, .. } = self;
         let mark = self.forgets.mark(Instant::now(), unix_millis());
+        let begun = Instant::now();
         let outcome = store.transact(&mut |mut transaction| {
             for job in jobs.take().into_iter().flatten() {
                 do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
@@ -355,6 +362,11 @@ impl Work {
         });
         match outcome {
             Ok(changed) => {
+                if changed {
+                    // Where the disk is slow, or busy, more writes share a way to it.
+                    let took = begun.elapsed();
+                    self.gather_until = begun + took + took.min(LONGEST_GATHER);
+                }
                 self.transactions += u64::from(changed);
                 self.release(out);
             }

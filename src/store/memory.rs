@@ -122,10 +122,10 @@ impl replica::Store for Kept {
         self.content.purge(area, mark);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        let mut records = self.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
-        self.changed |= records.any(|record| !record.is_live() && record.version <= up_to);
-        self.content.collect(area, up_to);
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        let collects = self.content.collect(area, up_to);
+        self.changed |= collects;
+        collects
     }
 
     fn replace(&mut self, area: &Area, parcel: Parcel) {

@@ -250,14 +250,16 @@ impl replica::Store for Open<'_> {
         self.tried(removed);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        let Some(shelf) = self.areas.get_mut(area) else { return };
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        let Some(shelf) = self.areas.get_mut(area) else { return false };
         let (number, gone) = (shelf.number, shelf.stable(up_to));
+        let collects = !gone.is_empty();
         for id in gone {
             self.changed = true;
             let removed = self.records.remove(&record_key(number, &id)).map(|_| ()).map_err(Into::into);
             self.tried(removed);
         }
+        collects
     }
 
     fn replace(&mut self, area: &Area, parcel: Parcel) {
