@@ -1,8 +1,8 @@
 //! The store on disk: one redb file.
 //!
 //! Tables: `records` and `outcomes` under the number of their area, `areas`, `state` (name to bytes) and `about` (the format
-//! of the file). Every transaction is durable when it returns, and leaves the file such that opening it after a crash needs no
-//! repair.
+//! of the file). Every transaction is durable when it returns. One that is not in a hurry leaves the file such that opening it
+//! after a crash needs no repair.
 //!
 //! After a failed read or write redb refuses everything until the file is opened again, and after a failed commit it
 //! refuses to write. So whatever fails here gives up the open database, and the next call opens the file anew: a disk
@@ -30,7 +30,7 @@ use super::{Store, StoreError, Transaction};
 const READ_ATTEMPTS: usize = 3;
 
 /// How soon after the last transaction the next one is in a hurry. It then syncs the file once and not twice, and opening the
-/// file after a crash needs a repair that reads all of it (docs/decisions/0005-store.md).
+/// file after a crash needs a repair that reads all of it (docs/decisions/0009-the-way-to-the-disk.md).
 const HURRY: Duration = Duration::from_millis(20);
 
 /// How to open the database, the first time and after each failure. It must keep others out for as long as it lives.
