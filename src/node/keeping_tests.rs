@@ -1,6 +1,7 @@
 //! The keeping thread over a store that waits to be told how each transaction ends.
 
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
@@ -81,6 +82,14 @@ impl Store for Gated {
 
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
         self.now().count(area)
+    }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        self.now().areas()
+    }
+
+    fn put_aside(&self, area: &Area, name: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        self.now().put_aside(area, name)
     }
 }
 

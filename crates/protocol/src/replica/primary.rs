@@ -36,6 +36,12 @@ struct Unstable {
     asked: Time,
 }
 
+impl Lead {
+    pub(super) fn unstable(&self) -> usize {
+        self.tail.len()
+    }
+}
+
 impl Replica {
     /// A client wants something. The answer comes with this step or a later one; if this node stops being the primary, it is
     /// [`Answer::Unknown`] or a refusal.
