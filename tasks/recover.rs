@@ -150,7 +150,7 @@ fn warn(lost: &Lost<'_>, wanted: &Wanted) -> Result<Report> {
     let (range, text, json) = match lost {
         Lost::View(view) if !view.present.is_empty() => {
             let text = format!(
-                "{} has no majority: of {} only {} answer. To go on without {} loses what only they had: values that were \
+                "{} has no majority: of its members {} only these answer: {}. To go on without {} loses what only they had: values that were \
                  acknowledged may be gone, and older ones or deleted ones be back.",
                 shown(&view.range),
                 named(&view.members),

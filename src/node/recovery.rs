@@ -129,7 +129,9 @@ fn not_recovered(error: NotRecovered) -> NodeError {
         }
         NotRecovered::NotBegun(NotProposed::Frozen) => "recover the range before it first, which decides about it",
         NotRecovered::NotBegun(NotProposed::Senseless) => "name the survivors, the node that is asked among them",
-        NotRecovered::NotForced(NotForced::NotBegun) => "the members have decided something meanwhile; look again",
+        NotRecovered::NotForced(NotForced::NotBegun) => {
+            "the members have decided something meanwhile, for a majority answers; nothing was forced, look again"
+        }
         NotRecovered::NotForced(NotForced::Silent) => "nothing has changed; name those that answer",
         NotRecovered::NotForced(NotForced::Majority) => "nothing needs to be forced, and nothing was",
         NotRecovered::Kept => "recover the view that it keeps",

@@ -321,9 +321,9 @@ impl Tries {
         self.unknown |= in_doubt && matches!(operation, Operation::Write(_));
         let missing: Vec<&str> = missing.iter().map(|contact| contact.addr.as_str()).collect();
         let reason = format!(
-            "too few of the nodes that keep it answer, {} is missing. Start what is missing again (tasks start --all); if that is \
-             gone for good, `tasks recover` tells what can be done",
-            missing.join(" and ")
+            "too few of the nodes that keep it answer (missing: {}). Start those again (tasks start --all); if they are gone for \
+             good, `tasks recover` tells what can be done",
+            if missing.is_empty() { "some whose addresses are not known".to_owned() } else { missing.join(", ") }
         );
         self.missing = Some((reason.clone(), Instant::now()));
         self.again(reason).await
