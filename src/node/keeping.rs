@@ -41,6 +41,12 @@ const FORGETS_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
 
+/// For how long a disk that was full is taken to be full.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
+/// From how many bytes on something brings content that a full disk may not have room for.
+const HEAVY: usize = 4096;
+
 /// What a client is told, or who may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -176,6 +182,7 @@ impl Keeping {
             forgets: Forgets::default(),
             next_token: 0,
             doubt: None,
+            full_since: None,
             put_aside: Vec::new(),
         };
         let thread = thread::Builder::new()
@@ -244,6 +251,8 @@ struct Work {
     next_token: u64,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
+    /// When the disk was last found to be full.
+    full_since: Option<Instant>,
     /// Content that is in a file now, and to be discarded with the next transaction.
     put_aside: Vec<Area>,
 }
@@ -315,21 +324,39 @@ impl Work {
     fn run(mut self) {
         self.put_fenced_aside();
         while let Some(jobs) = self.line.take() {
-            while self.doubt.is_some() && !self.settle() {
-                thread::sleep(STORE_PAUSE);
-                if self.line.is_closed() {
-                    break;
+            for jobs in self.apart(jobs) {
+                if !self.is_settled() {
+                    return;
+                }
+                self.group(jobs, false);
+                if !self.reads.is_empty() && self.doubt.is_none() {
+                    let reads = std::mem::take(&mut self.reads);
+                    self.group(reads, true);
                 }
             }
-            if self.doubt.is_some() {
+        }
+    }
+
+    /// Waits until it is known whether the last transaction has happened; false if this is closed before.
+    fn is_settled(&mut self) -> bool {
+        while self.doubt.is_some() && !self.settle() {
+            thread::sleep(STORE_PAUSE);
+            if self.line.is_closed() {
                 break;
             }
-            self.group(jobs, false);
-            if !self.reads.is_empty() && self.doubt.is_none() {
-                let reads = std::mem::take(&mut self.reads);
-                self.group(reads, true);
-            }
         }
+        self.doubt.is_none()
+    }
+
+    /// What is to be done in one transaction each. As long as the disk is full, what brings content would take all with it that it
+    /// stands in line with, the beat and what others say: it comes last, and by itself.
+    fn apart(&mut self, jobs: Vec<Job>) -> Vec<Vec<Job>> {
+        if self.full_since.is_none_or(|since| since.elapsed() >= FULL_FOR) {
+            return vec![jobs];
+        }
+        let is_heavy = |job: &Job| !matches!(job, Job::State { .. }) && line::weight(job) >= HEAVY;
+        let (heavy, light): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_heavy);
+        [light, heavy].into_iter().filter(|jobs| !jobs.is_empty()).collect()
     }
 
     /// Does all of these in one transaction.
@@ -402,6 +429,9 @@ impl Work {
             return true;
         }
         tracing::warn!(%error, "a transaction failed, and nothing of it has happened");
+        if matches!(error, StoreError::Full(_)) {
+            self.full_since = Some(Instant::now());
+        }
         self.must_persist |= out.owed;
         self.keeper = before;
         if let Some(leaves) = out.leaving {

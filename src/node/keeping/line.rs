@@ -93,7 +93,8 @@ impl Line {
     }
 }
 
-fn weight(job: &Job) -> usize {
+/// About how many bytes it has.
+pub(super) fn weight(job: &Job) -> usize {
     const JOB: usize = 256;
     JOB + match job {
         Job::Serve { request, .. } => request.weight(),
