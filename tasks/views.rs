@@ -29,6 +29,9 @@ pub(crate) struct Views {
     pub(crate) views: Vec<Kept>,
     /// Parts of the circle of which nobody who answers keeps anything.
     pub(crate) gaps: Vec<RangeInfo>,
+    /// Views that members still hold although later ones have taken their place: nobody has told them yet, and a majority of them may
+    /// serve what is void.
+    pub(crate) stale: Vec<Kept>,
 }
 
 /// A view.
@@ -61,12 +64,13 @@ impl Views {
             }
         }
         let all: Vec<Kept> = all.into_values().collect();
-        let views: Vec<Kept> = all.iter().filter(|view| !view.is_over(&all)).cloned().collect();
+        let (stale, views): (Vec<Kept>, Vec<Kept>) = all.iter().cloned().partition(|view| view.is_over(&all));
+        let stale = stale.into_iter().filter(|view| !view.present.is_empty()).collect();
         let mut gaps = vec![Interval::whole(Id::ZERO)];
         for view in &views {
             gaps = gaps.iter().flat_map(|gap| gap.minus(&view.interval())).collect();
         }
-        Views { views, gaps: joined(gaps) }
+        Views { views, gaps: joined(gaps), stale }
     }
 
     /// The views that have lost their majority.

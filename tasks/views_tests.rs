@@ -67,6 +67,7 @@ fn a_view_that_others_have_followed_counts_no_more() {
     let views = Views::of(&nodes);
     assert!(views.are_whole(), "{views:?}");
     assert_eq!(views.views.iter().map(|view| view.epoch).collect::<Vec<_>>(), [6, 6]);
+    assert_eq!(views.stale.iter().map(|view| view.epoch).collect::<Vec<_>>(), [5], "one has not been told");
 }
 
 #[test]

@@ -29,7 +29,10 @@ pub(super) fn check_content<'a>(views: &Views, nodes: impl Iterator<Item = &'a N
         check(
             "one_view_each",
             "docs/protocol.md, rule 1",
-            all.iter().enumerate().flat_map(|(i, view)| overlaps(view, &all[i + 1..])),
+            all.iter()
+                .enumerate()
+                .flat_map(|(i, view)| overlaps(view, &all[i + 1..]))
+                .chain(views.stale.iter().map(stale)),
         ),
         check(
             "majority_alive",
@@ -72,6 +75,11 @@ fn overlaps<'a>(view: &'a Kept, others: &'a [Kept]) -> impl Iterator<Item = Stri
         let told = |view: &Kept| format!("{} (epoch {})", shown(&view.range), view.epoch);
         format!("{} and {} share ids", told(view), told(other))
     })
+}
+
+fn stale(view: &Kept) -> String {
+    let (range, epoch) = (shown(&view.range), view.epoch);
+    format!("{} still hold {range} (epoch {epoch}), which a later view has followed", named(view.survivors()))
 }
 
 /// Why a view is not served, if it is not.
