@@ -7,7 +7,6 @@
 //! - [`partitions`]: two halves that cannot reach each other, and become one again; a node that is cut off
 //! - [`recovery`]: ranges that lose their majority for good, and what an operator does about them
 //! - [`restored`]: a data directory that comes back from a copy
-//! - [`namespaces`]: two networks of the test's own, and the wire between them
 //!
 //! Each value is kept by three nodes, its owner and the two before it. What two of them can serve must be served, to readers
 //! and writers; what they cannot is unavailable (503, or 504 for a write that may have been done). Nothing that was
@@ -19,7 +18,6 @@ mod common;
 
 mod clients;
 mod crashes;
-mod namespaces;
 mod partitions;
 mod pauses;
 mod recovery;
