@@ -11,7 +11,7 @@
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use chordal_protocol::{Id, Record, Version};
 use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::areas::{Areas, Shelf};
+use super::aside;
 use super::codec::{self, Damaged, record_key};
 use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
 use super::order::page;
@@ -41,6 +42,8 @@ pub struct DiskStore {
     // First, so that the file is closed before `open` lets go of the directory.
     current: RwLock<Current>,
     open: OpenFile,
+    /// Where files may be put beside the store.
+    directory: Option<PathBuf>,
     /// Held by whoever changes something, with when the last change ended. Never taken while `areas` is held.
     writing: Mutex<Option<Instant>>,
     /// What is remembered of the areas as they are on disk. Held for a moment, and not while a transaction is made.
@@ -79,8 +82,9 @@ impl DiskStore {
     /// [`StoreError::Unusable`]; no room to create it is [`StoreError::Full`]. Either way nothing in it has changed.
     pub fn open(directory: impl AsRef<Path>) -> Result<DiskStore, StoreError> {
         let name = file::store_in(directory.as_ref()).display().to_string();
-        let directory = DataDirectory::claim(directory.as_ref())?;
-        DiskStore::over(&name, Box::new(move || directory.open()))
+        let claimed = DataDirectory::claim(directory.as_ref())?;
+        let store = DiskStore::over(&name, Box::new(move || claimed.open()))?;
+        Ok(DiskStore { directory: Some(directory.as_ref().to_owned()), ..store })
     }
 
     /// Whether there is a store in this directory.
@@ -92,7 +96,8 @@ impl DiskStore {
     pub(super) fn over(name: &str, open: OpenFile) -> Result<DiskStore, StoreError> {
         let database = open()?;
         let current = RwLock::new(Current { database: Some(database), number: 0 });
-        let store = DiskStore { current, open, writing: Mutex::new(None), areas: Mutex::new(Memory::Nothing) };
+        let (writing, areas) = (Mutex::new(None), Mutex::new(Memory::Nothing));
+        let store = DiskStore { current, open, directory: None, writing, areas };
         match store.attempt(read_areas) {
             Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
             Err(Failure::Unopened(error)) => return Err(error),
@@ -239,6 +244,15 @@ impl Store for DiskStore {
 
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
         self.with_areas(|areas| areas.get(area).map_or(0, |shelf| shelf.live))
+    }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        self.with_areas(Areas::names)
+    }
+
+    fn put_aside(&self, area: &Area, name: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        aside::put_aside(self, area, &directory.join(name)).map(Some)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chordal_protocol::replica::{self, Area, Outcome, Parcel};
@@ -75,6 +76,14 @@ impl Store for MemoryStore {
         let kept = self.kept();
         let records = kept.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
         Ok(records.filter(|record| record.is_live()).count() as u64)
+    }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        Ok(self.kept().content.areas().keys().copied().collect())
+    }
+
+    fn put_aside(&self, _: &Area, _: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        Ok(None)
     }
 }
 

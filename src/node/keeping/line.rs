@@ -172,7 +172,8 @@ fn kind(job: &Job) -> Kind {
     }
 }
 
-fn weight(job: &Job) -> usize {
+/// About how many bytes it has.
+pub(super) fn weight(job: &Job) -> usize {
     const JOB: usize = 256;
     JOB + match job {
         Job::Serve { request, .. } => request.weight(),
