@@ -171,6 +171,17 @@ impl Keeping {
         outside: Arc<dyn Outside>,
         started: Instant,
     ) -> Result<Keeping, StoreError> {
+        Keeping::gathering(LONGEST_GATHER, keeper, store, outside, started)
+    }
+
+    /// The same, with writes waiting for others no longer than this.
+    fn gathering(
+        longest_gather: Duration,
+        keeper: Keeper,
+        store: Arc<dyn Store>,
+        outside: Arc<dyn Outside>,
+        started: Instant,
+    ) -> Result<Keeping, StoreError> {
         let line = Arc::new(Line::default());
         let standing = Arc::new(Standing::default());
         let (tell, seen) = watch::channel(Arc::new(Seen::default()));
@@ -190,6 +201,7 @@ impl Keeping {
             forgets: Forgets::default(),
             next_token: 0,
             gather_until: started,
+            longest_gather,
             doubt: None,
             full_since: None,
             put_aside: Vec::new(),
@@ -266,6 +278,7 @@ struct Work {
     next_token: u64,
     /// Until when writes wait for others to join them.
     gather_until: Instant,
+    longest_gather: Duration,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
     /// When the disk was last found to be full.
@@ -409,7 +422,7 @@ impl Work {
                 if changed {
                     // Where the disk is slow, or busy, more writes share a way to it.
                     let took = begun.elapsed();
-                    self.gather_until = begun + took + took.min(LONGEST_GATHER);
+                    self.gather_until = begun + took + took.min(self.longest_gather);
                 }
                 self.transactions += u64::from(changed);
                 self.release(out);

@@ -185,3 +185,71 @@ pub(super) fn weight(job: &Job) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chordal_protocol::keeper::Around;
+    use chordal_protocol::{Condition, Content, Id, RequestId, Write};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn get() -> Job {
+        Job::Operate { operation: Operation::Get(Id::ZERO), answer: oneshot::channel().0 }
+    }
+
+    fn write() -> Job {
+        let (id, content) = (Id::ZERO, Content::Tombstone);
+        let write = Write { id, key: None, content, condition: Condition::Always, request: RequestId(1) };
+        Job::Operate { operation: Operation::Write(write), answer: oneshot::channel().0 }
+    }
+
+    fn kinds(jobs: Option<Vec<Job>>) -> Vec<Kind> {
+        jobs.into_iter().flatten().map(|job| kind(&job)).collect()
+    }
+
+    fn line(jobs: impl IntoIterator<Item = Job>) -> Line {
+        let line = Line::default();
+        jobs.into_iter().for_each(|job| line.push(job).unwrap());
+        line
+    }
+
+    #[test]
+    fn reads_go_ahead_of_writes_that_wait_for_others() {
+        let (line, later) = (line([write(), get(), write()]), Instant::now() + Duration::from_millis(20));
+        assert!(kinds(line.take(later)) == [Kind::Reads]);
+        assert!(kinds(line.take(later)) == [Kind::Writes, Kind::Writes], "once it is time");
+        assert!(Instant::now() >= later);
+    }
+
+    #[test]
+    fn without_time_to_gather_all_goes_in_its_order() {
+        let line = line([write(), get(), write()]);
+        assert!(kinds(line.take(Instant::now())) == [Kind::Writes, Kind::Reads, Kind::Writes]);
+    }
+
+    #[test]
+    fn what_is_urgent_and_what_is_enough_takes_all_with_it() {
+        let never = Instant::now() + Duration::from_secs(3600);
+        let urgent = line([write(), Job::Leave(true)]);
+        assert!(kinds(urgent.take(never)) == [Kind::Writes, Kind::Urgent]);
+        let enough = line((0..ENOUGH).map(|_| write()));
+        assert_eq!(kinds(enough.take(never)).len(), ENOUGH);
+        let closed = line([write()]);
+        closed.close();
+        assert_eq!(kinds(closed.take(never)).len(), 1);
+        assert!(closed.take(never).is_none());
+    }
+
+    #[test]
+    fn one_beat_waits_at_a_time_wherever_it_leaves_the_line() {
+        let (line, later) = (line([]), Instant::now() + Duration::from_secs(3600));
+        for _ in 0..2 {
+            line.push(Job::Tick(Around::default())).unwrap();
+            line.push(Job::Tick(Around::default())).unwrap();
+            assert_eq!(kinds(line.take(later)).len(), 1);
+        }
+    }
+}
