@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::RngExt;
@@ -72,7 +72,7 @@ fn setting(name: &str, default: usize) -> usize {
 /// Hurts so many nodes, picked at random, and looks values up through the others until some time after the doctor is
 /// content. Returns how long that took, and what the lookups brought of what living nodes kept and of what the hurt ones did.
 async fn hurt_and_watch(ring: &Ring, hurt: usize, signal: Signal, clients: usize) -> (Duration, Lookups, Lookups) {
-    let client = Client::new();
+    let client = NodeClient::new();
     let mut nodes = ring.nodes.clone();
     nodes.shuffle(&mut rand::rng());
     let (victims, others) = nodes.split_at(hurt);
@@ -121,7 +121,7 @@ async fn all(watchers: Vec<tokio::task::JoinHandle<Lookups>>) -> Lookups {
 }
 
 async fn look_up(
-    client: Client,
+    client: NodeClient,
     numbers: Arc<[usize]>,
     through: Arc<[String]>,
     over: Arc<AtomicBool>,

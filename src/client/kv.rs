@@ -5,10 +5,10 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
 
 use super::transport::{Answer, Ask, garbled};
-use super::{Client, Error, REQUEST_ID, in_query};
+use super::{Error, NodeClient, REQUEST_ID, in_query};
 use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag};
 
-/// The values of a ring, through one of its nodes. [`Client::kv`] makes it.
+/// The values of a ring, through one of its nodes. [`NodeClient::kv`] makes it.
 ///
 /// Keys are any bytes, 1 to 65,536 of them. Those that no path can carry (not UTF-8, very long, or `.` and `..`, which paths
 /// take for something else) travel in the bulk form; their answers are the same.
@@ -17,7 +17,7 @@ use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag};
 /// status 504 does not know whether the write has happened, and sends it again with the same id, through any node.
 #[derive(Debug, Clone, Copy)]
 pub struct Kv<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a NodeClient,
     pub(super) addr: &'a str,
 }
 

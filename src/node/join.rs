@@ -5,7 +5,7 @@ use std::time::Duration;
 use chordal_protocol::{Contact, Membership, Procedure, Request};
 
 use super::{Node, StartError};
-use crate::client::{Client, Source};
+use crate::client::{NodeClient, Source};
 use crate::pauses::Pauses;
 
 /// The first and the longest pause between two attempts.
@@ -20,7 +20,7 @@ const BLAMED: usize = 3;
 impl Node {
     /// Those to join through, as far as bootstrap services could be asked, without this node itself; and why there are not
     /// more.
-    async fn named(&self, client: &Client) -> (Vec<Contact>, Option<String>) {
+    async fn named(&self, client: &NodeClient) -> (Vec<Contact>, Option<String>) {
         let me = self.contact().addr;
         let mut named: Vec<Contact> = Vec::new();
         let mut missing = None;
@@ -45,7 +45,7 @@ impl Node {
 
     /// Remembers those who were named to a node that goes on in its ring.
     pub(super) async fn remember_named(&self) {
-        let client = Client::with_timeout(SERVICE);
+        let client = NodeClient::with_timeout(SERVICE);
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
         for _ in 0..self.inner.config.join_attempts {
             let (named, missing) = self.named(&client).await;
@@ -64,7 +64,7 @@ impl Node {
     pub(super) async fn join(&self) -> Result<(), StartError> {
         let config = &self.inner.config;
         let driver = &self.inner.driver;
-        let client = Client::with_timeout(SERVICE);
+        let client = NodeClient::with_timeout(SERVICE);
         let only_itself = config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
         let mut contacts = Vec::new();
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use chordal::api::{NodeInfo, NodeRef};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::invariant::{Check, Member, check_all};
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Rep
 
 /// Looks at a ring, and remembers who was silent, so as not to wait for those as long the next time.
 struct Doctor {
-    client: Client,
+    client: NodeClient,
     silent: BTreeSet<String>,
 }
 
@@ -65,7 +65,7 @@ struct Findings {
 
 impl Default for Doctor {
     fn default() -> Doctor {
-        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new() }
+        Doctor { client: NodeClient::with_timeout(crawl::ANSWER), silent: BTreeSet::new() }
     }
 }
 
