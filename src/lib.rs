@@ -16,3 +16,9 @@ pub mod machine;
 pub mod node;
 mod pauses;
 pub mod store;
+
+pub use chordal_protocol::Condition;
+
+pub use api::ETag;
+pub use client::{Client, OperationError, Outcome, Value};
+pub use node::{Node, NodeBuilder, NodeError};

@@ -1,7 +1,9 @@
-//! A typed client of the HTTP interface: [`NodeClient`] has the labs' requests, [`NodeClient::kv`] those of /kv.
+//! Typed clients of the HTTP interface.
 //!
-//! Every method takes the address (`host:port`) of the node to ask, so one [`NodeClient`] and its pool of connections serve
-//! for a whole ring.
+//! [`Client`] is for programs that use a ring: it knows several nodes, finds the owner of a key and asks that, and sees an
+//! operation through. [`NodeClient`] asks the very node that is named, once: it has the labs' requests, and with
+//! [`NodeClient::kv`] those of /kv. Every method takes the address (`host:port`) of the node to ask, so one [`NodeClient`]
+//! and its pool of connections serve for a whole ring.
 //!
 //! ```no_run
 //! # use chordal::client::Outcome;
@@ -23,6 +25,7 @@
 
 mod error;
 mod kv;
+mod ring;
 mod source;
 mod transport;
 
@@ -37,6 +40,7 @@ use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, 
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
+pub use ring::{Client, OperationError};
 pub(crate) use source::check_host;
 pub use source::{RETURN_DHT_ADDRESS, Source, SourceError};
 use transport::{Ask, Transport};
@@ -79,7 +83,7 @@ impl NodeClient {
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.
     pub fn kv<'a>(&'a self, addr: &'a str) -> Kv<'a> {
-        Kv { client: self, addr }
+        Kv { client: self, addr, direct: false }
     }
 
     /// Everything that the node tells about itself.

@@ -54,6 +54,13 @@ pub struct SourceError {
     reason: String,
 }
 
+impl SourceError {
+    /// An empty list.
+    pub(crate) fn nobody() -> SourceError {
+        SourceError { text: String::new(), reason: "the list is empty".to_owned() }
+    }
+}
+
 impl FromStr for Source {
     type Err = SourceError;
 

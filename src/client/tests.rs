@@ -67,7 +67,7 @@ async fn nobody_there_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let error = NodeClient::new().node_info(&closed).await.unwrap_err();
     assert!(
-        matches!(&error, Error::Unreachable { addr, reason } if *addr == closed && reason.contains("refused")),
+        matches!(&error, Error::Unreachable { addr, reason, connected: false } if *addr == closed && reason.contains("refused")),
         "{error}"
     );
     let error = NodeClient::new().node_info("not an address").await.unwrap_err();
