@@ -1,9 +1,9 @@
-// A node in this program, a value in it, and a client that uses it from elsewhere: `cargo run --example basic`.
+//! A node in this program, a value in it, and a client that uses it from elsewhere: `cargo run --example basic`.
 
 use chordal::{Client, Node, Outcome};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // On 127.0.0.1, on a free port, in memory, with a ring of its own.
     let node = Node::builder().start().await?;
     println!("{} runs", node.contact());

@@ -1,4 +1,4 @@
-// A counter that several tasks raise at once, by compare-and-set: `cargo run --example counter`.
+//! A counter that several tasks raise at once, by compare-and-set: `cargo run --example counter`.
 
 use chordal::{Client, Node, OperationError, Outcome};
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ fn read(bytes: &[u8]) -> u64 {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = Node::builder().start().await?;
     let second = Node::builder().bootstrap([first.addr()]).start().await?;
     let third = Node::builder().bootstrap([first.addr()]).start().await?;

@@ -1,9 +1,9 @@
-// Five nodes that keep a hundred values, of which one leaves and one dies: `cargo run --example distributed`.
+//! Five nodes that keep a hundred values, of which one leaves and one dies: `cargo run --example distributed`.
 
 use chordal::{Client, Node};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = Node::builder().name("node-1").start().await?;
     let mut nodes = vec![first];
     for number in 2..=5 {

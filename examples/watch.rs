@@ -1,4 +1,4 @@
-// Watches a ring from outside while a node joins and leaves: `cargo run --example watch`.
+//! Watches a ring from outside while a node joins and leaves: `cargo run --example watch`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn watch(client: &Client, before: &mut Members, until: usize) {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = Node::builder().name("first").start().await?;
     let second = Node::builder().name("second").bootstrap([first.addr()]).start().await?;
     let client = Client::new([first.addr()])?.with_deadline(Duration::from_secs(1));

@@ -69,8 +69,8 @@ pub struct StartArgs {
     /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Members of the ring to join, or the URLs of bootstrap services that name some; without any, the node begins a ring of
-    /// its own
+    /// Members of the ring to join, or the URLs of bootstrap services that name some, more than once or separated by commas;
+    /// without any, the node begins a ring of its own
     #[arg(
         long,
         visible_alias = "join",
@@ -80,7 +80,8 @@ pub struct StartArgs {
     )]
     pub bootstrap: Vec<String>,
     /// How often to try to join before giving up, or `forever`. A node that was told to join never begins a ring of its own
-    #[arg(long, value_name = "TIMES", default_value = "8", value_parser = attempts, env = "CHORDAL_JOIN_ATTEMPTS")]
+    #[arg(long, value_name = "TIMES", default_value = "8", value_parser = attempts, allow_hyphen_values = true,
+          env = "CHORDAL_JOIN_ATTEMPTS")]
     pub join_attempts: Attempts,
     /// Directory for what the node must not forget [default: data/ADDRESS in the current directory]
     #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
