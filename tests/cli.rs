@@ -174,7 +174,7 @@ fn who_has_the_port_is_named() {
     let lab = Lab::empty();
     let node = Daemon::start(lab.path(), &["--memory"]);
     let ran = refused(lab.path(), &["--memory", "--port", port(&node.addr)]);
-    let holder = format!("chordal with the pid {}", node.child.id());
+    let holder = format!("(chordal, pid {})", node.child.id());
     assert!(ran.stderr.contains(&holder) && ran.stderr.contains("--port"), "{ran:?}");
 }
 

@@ -14,7 +14,7 @@ pub struct PortHolder {
 
 impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} with the pid {}", self.name, self.pid)
+        write!(f, "{}, pid {}", self.name, self.pid)
     }
 }
 

@@ -54,8 +54,8 @@ pub enum StartError {
 fn advice(error: &std::io::Error, holder: Option<&PortHolder>) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            let holder = holder.map_or("Another program".to_owned(), |holder| format!("Another program, {holder},"));
-            format!(". {holder} has that port: choose another one with --port, or 0 for any")
+            let holder = holder.map_or(String::new(), |holder| format!(" ({holder})"));
+            format!(". Another program has that port{holder}: choose another one with --port, or 0 for any")
         }
         std::io::ErrorKind::AddrNotAvailable => {
             ". This machine does not have that address: choose another --host".to_owned()

@@ -27,11 +27,12 @@ impl Node {
     /// Stores a value under a key, whatever is there, and gives the tag of its version. When this returns, the value is durable at a
     /// majority of the nodes that keep the key.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) -> Result<ETag, NodeError> {
-        let (key, value) = (key.as_ref(), value.into());
-        loop {
-            // Without a condition nothing can stand in the way of it.
-            if let Outcome::Done(etag) = self.put_if(key, value.clone(), None, Condition::Always).await? {
-                return Ok(etag);
+        let write = storing(value.into(), Some(key.as_ref().to_vec()), None, self.value_limit(), mint())?;
+        match self.write(write).await? {
+            (Written::Done(version), _) => Ok(ETag(version)),
+            (Written::Refused(_), served) => {
+                let reason = "it sees a condition in a write that has none".to_owned();
+                Err(NodeError::Peer { addr: served.owner.addr, reason })
             }
         }
     }

@@ -50,10 +50,9 @@ impl Members {
         Members { known: Vec::new(), owners: OwnerCache::new(OWNED) }
     }
 
-    /// Whom to ask about an id: its owner where that is known, else anybody, else whoever was silent; nobody if none is known.
+    /// Whom to ask about an id: its owner where that is known, else anybody; nobody if all known were silent.
     pub(super) fn target(&self, id: &Id, now: Instant) -> Option<Target> {
-        let direct = |contact| Target { contact, direct: true };
-        self.owner(id, now).or_else(|| self.any(now)).or_else(|| self.least_silent()).map(direct)
+        self.owner(id, now).or_else(|| self.any(now)).map(|contact| Target { contact, direct: true })
     }
 
     /// The target has done what concerned this id.
@@ -136,9 +135,10 @@ impl Members {
         awake.choose(&mut rand::rng()).map(|known| known.contact.clone())
     }
 
-    /// Whoever has to be passed over for the shortest time, where all were silent.
-    fn least_silent(&self) -> Option<Contact> {
-        self.known.iter().min_by_key(|known| known.silent.map(|(until, _)| until)).map(|known| known.contact.clone())
+    /// Where all were silent, whoever has to be passed over for the shortest time.
+    pub(super) fn least_silent(&self) -> Option<Target> {
+        let least = self.known.iter().min_by_key(|known| known.silent.map(|(until, _)| until));
+        least.map(|known| Target { contact: known.contact.clone(), direct: true })
     }
 
     /// Whether this node is passed over now.
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!((members.owner(&id("28"), now), members.any(now)), (None, Some(placed("40"))));
         members.was_silent(&placed("40"), now + SILENCE.0 / 2);
         assert_eq!(members.any(now + SILENCE.0 / 2), None);
-        assert_eq!(members.least_silent(), Some(placed("20")));
+        assert_eq!(members.least_silent().map(|target| target.contact), Some(placed("20")));
         assert_eq!(members.any(now + SILENCE.0), Some(placed("20")));
         members.was_silent(&placed("20"), now + SILENCE.0);
         assert!(members.is_silent(&placed("20"), now + SILENCE.0 * 2), "longer the second time");

@@ -116,12 +116,17 @@ impl Client {
     /// Stores a value under a key, whatever is there, and gives the tag of its version. When this returns, the value is on the
     /// disks of a majority of the nodes that keep the key.
     pub async fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<ETag, OperationError> {
-        loop {
-            // Without a condition nothing can stand in the way of it.
-            if let Outcome::Done(etag) = self.put_if(&key, &value, None, Condition::Always).await? {
-                return Ok(etag);
+        let (key, value, request) = (key.as_ref(), value.as_ref(), mint());
+        let put = |node: Asked| async move {
+            match node.kv().put(key, value, None, Condition::Always, request).await? {
+                Outcome::Done(etag) => Ok(etag),
+                Outcome::Refused(_) => {
+                    let reason = "it sees a condition in a write that has none".to_owned();
+                    Err(Error::Garbled { addr: node.target.contact.addr, reason })
+                }
             }
-        }
+        };
+        self.run(key, Some(request), put).await
     }
 
     /// Stores a value if the condition holds, which the owner looks at in the same moment. Without a content type it gets the one
@@ -179,16 +184,23 @@ impl Client {
         let (mut next, mut hints) = (None, 0);
         loop {
             shared.look_around(LOOKS.0);
-            let Some(target) = next.take().or_else(|| shared.members().target(&id, Instant::now())) else {
-                if let Err(error) = shared.ask_services(operation.left()).await {
-                    operation.reason = error.to_string();
-                    operation.pause(&mut pauses).await?;
+            let mut known = next.take().or_else(|| shared.members().target(&id, Instant::now()));
+            if known.is_none() {
+                // All were silent, or none was named yet.
+                if let Err(reason) = shared.ask_services(operation.left()).await {
+                    operation.reason = reason;
                 }
+                let members = shared.members();
+                known = members.target(&id, Instant::now()).or_else(|| members.least_silent());
+            }
+            let Some(target) = known else {
+                operation.pause(&mut pauses).await?;
                 continue;
             };
+            let share = operation.share();
             let asked = Asked { node: shared.node.clone(), target: target.clone() };
             operation.attempts += 1;
-            let error = match tokio::time::timeout(operation.share(), ask(asked)).await {
+            let error = match tokio::time::timeout(share, ask(asked)).await {
                 Ok(Ok(done)) => {
                     shared.members().did(&target, &id);
                     return Ok(done);
@@ -196,7 +208,7 @@ impl Client {
                 Ok(Err(error)) => error,
                 Err(_) => Error::Unreachable {
                     addr: target.contact.addr.clone(),
-                    reason: format!("no answer within {:.1} s", operation.share().as_secs_f32()),
+                    reason: format!("no answer within {:.1} s", share.as_secs_f32()),
                     connected: true,
                 },
             };
@@ -260,9 +272,12 @@ impl Shared {
         });
     }
 
-    /// Asks bootstrap services for nodes. An error if none of them named any.
+    /// Asks the bootstrap services, if it was given any, for nodes. An error if none of them named one.
     async fn ask_services(&self, left: Duration) -> Result<(), String> {
-        let mut reason = "no node is known".to_owned();
+        if self.services.is_empty() {
+            return Ok(());
+        }
+        let mut reason = String::new();
         for service in &self.services {
             match tokio::time::timeout(left, service.members(&self.node)).await {
                 Ok(Ok(named)) if named.is_empty() => reason = format!("{service} names nobody"),
