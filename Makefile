@@ -26,10 +26,11 @@ model:
 	cargo test --release -p chordal-protocol --test model --locked -- --include-ignored --nocapture
 
 # Stores and lookups per second through random nodes of twelve, and addresses per second of a bootstrap service and what kills do
-# to it, each beside an empty axum server in the same run.
+# to it, each beside an empty axum server in the same run; and what the library's client makes of a ring.
 bench:
 	cargo bench --bench ring --locked
 	cargo bench --bench bootstrap --locked
+	cargo bench --bench library --locked
 
 ci:
 	.ci/run
