@@ -31,10 +31,11 @@ soak:
 	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --release --test soak --locked fire -- --nocapture
 
 # Stores and lookups per second through random nodes of twelve, and addresses per second of a bootstrap service and what kills do
-# to it, each beside an empty axum server in the same run.
+# to it, each beside an empty axum server in the same run; and what the library's client makes of a ring.
 bench:
 	cargo bench --bench ring --locked
 	cargo bench --bench bootstrap --locked
+	cargo bench --bench library --locked
 
 ci:
 	.ci/run

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::RngExt;
@@ -92,7 +92,7 @@ fn setting(name: &str, default: usize) -> usize {
 /// Hurts so many nodes, picked at random, and looks values up through the others until some time after the doctor is
 /// content. Returns how long that took, and what the lookups brought of what living nodes kept and of what the hurt ones did.
 async fn hurt_and_watch(ring: &Ring, hurt: usize, signal: Signal, clients: usize) -> (Duration, Lookups, Lookups) {
-    let client = Client::new();
+    let client = NodeClient::new();
     let mut nodes = ring.nodes.clone();
     nodes.shuffle(&mut rand::rng());
     let (victims, others) = nodes.split_at(hurt);
@@ -129,7 +129,7 @@ async fn hurt_and_watch(ring: &Ring, hurt: usize, signal: Signal, clients: usize
 
 /// Kills all nodes and starts them again. How long that took, and until each key was read.
 async fn kill_all(ring: &mut Ring) -> (Duration, Vec<Duration>) {
-    let client = Client::new();
+    let client = NodeClient::new();
     let addrs: Vec<String> = ring.nodes.iter().map(|(addr, _)| addr.clone()).collect();
     for number in 0..WATCHED {
         let addr = &addrs[number % addrs.len()];
@@ -151,7 +151,7 @@ async fn kill_all(ring: &mut Ring) -> (Duration, Vec<Duration>) {
 
 /// Kills the node that serves the most of some keys. How long until each of these was written through the others.
 async fn kill_one(ring: &Ring) -> Vec<Duration> {
-    let client = Client::new();
+    let client = NodeClient::new();
     let mut served: Vec<Vec<usize>> = vec![Vec::new(); ring.nodes.len()];
     for number in 0..VALUES {
         let addr = &ring.nodes[number % ring.nodes.len()].0;
@@ -177,7 +177,7 @@ enum Asked {
 
 /// How long after the blow each of these keys was served, all asked for at once, through one node after the other.
 async fn served_again(
-    client: &Client,
+    client: &NodeClient,
     numbers: Vec<usize>,
     through: &[String],
     began: Instant,
@@ -228,7 +228,7 @@ async fn all(watchers: Vec<tokio::task::JoinHandle<Lookups>>) -> Lookups {
 }
 
 async fn look_up(
-    client: Client,
+    client: NodeClient,
     numbers: Arc<[usize]>,
     through: Arc<[String]>,
     over: Arc<AtomicBool>,

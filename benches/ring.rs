@@ -6,11 +6,10 @@
 #[path = "load/mod.rs"]
 mod load;
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use load::{Empty, Load, Measured, empty_server, get, measure, post, setting};
+use load::{Empty, Load, Measured, Ring, empty_server, get, measure, post, setting};
 
 fn main() {
     if std::env::args().any(|argument| argument == "--empty-server") {
@@ -54,36 +53,4 @@ async fn run(load: Load, nodes: usize, bytes: usize) {
     line("POST /dht/store", &measure(load, &ring.addrs, store).await);
     let lookup = Arc::new(|worker: usize, i: usize| get(&format!("/dht/lookup?key=key-{worker}-{}", i % 100)));
     line("GET /dht/lookup", &measure(load, &ring.addrs, lookup).await);
-}
-
-/// A ring of processes in a directory of its own, gone when it is dropped.
-struct Ring {
-    dir: tempfile::TempDir,
-    addrs: Vec<String>,
-}
-
-impl Ring {
-    fn start(nodes: usize) -> Ring {
-        let mut ring = Ring { dir: tempfile::tempdir().expect("a temporary directory"), addrs: Vec::new() };
-        ring.tasks(&["boot"]);
-        ring.tasks(&["addmany", &nodes.saturating_sub(2).to_string()]);
-        ring.tasks(&["doctor", "--wait", "30s"]);
-        let state = std::fs::read(ring.dir.path().join("network_state.json")).expect("a state file");
-        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
-        let nodes = state["nodes"].as_array().expect("a list of nodes");
-        ring.addrs = nodes.iter().map(|it| format!("{}:{}", it["host"].as_str().unwrap_or(""), it["port"])).collect();
-        ring
-    }
-
-    fn tasks(&self, args: &[&str]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tasks"));
-        let ran = command.args(args).current_dir(self.dir.path()).output().expect("tasks can be run");
-        assert!(ran.status.success(), "tasks {args:?}: {}", String::from_utf8_lossy(&ran.stderr));
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        self.tasks(&["killall"]);
-    }
 }

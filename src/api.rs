@@ -49,6 +49,11 @@ pub fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// The media type of a value for which nobody named one: that of text, or of bytes.
+pub fn fitting_type(value: &[u8]) -> &'static str {
+    if std::str::from_utf8(value).is_ok() { "text/plain; charset=utf-8" } else { "application/octet-stream" }
+}
+
 /// Bytes in JSON: a string where they are UTF-8, else `{"base64": "…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a string, or {\"base64\": \"…\"} for bytes that are not UTF-8")]

@@ -1,10 +1,13 @@
-//! The command line of the daemon: `chordal start` and `chordal bootstrap-service`, which `tasks` runs too.
+//! The command line of the daemon: `chordal start` and `chordal bootstrap-service`, which `tasks` runs too, and operations on a
+//! ring that runs somewhere.
 
+pub mod ask;
 pub mod bootstrap;
 mod member;
 mod notify;
 pub mod parse;
 mod roster;
+pub mod value;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,12 +21,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use ask::{InfoArgs, KeyArgs, PutArgs};
 use bootstrap::BootstrapArgs;
 
 use crate::machine::node_verb;
 use crate::node::{Config, Data, Node};
 
-/// A node of a Chord ring over HTTP.
+/// A node of a Chord ring over HTTP, and operations on a ring that runs.
 #[derive(Debug, Parser)]
 #[command(name = "chordal", version, about, max_term_width = 100)]
 pub struct Cli {
@@ -40,6 +44,14 @@ pub enum Command {
     /// Keep a pool of nodes that form one ring, and name live ones to those who want to join it
     #[command(name = "bootstrap-service")]
     BootstrapService(Box<BootstrapArgs>),
+    /// Store a value under a key, and print the tag of its version
+    Put(PutArgs),
+    /// Print the value of a key, byte for byte
+    Get(KeyArgs),
+    /// Delete the value of a key
+    Delete(KeyArgs),
+    /// Print who a node is, whom it knows, and how many keys it serves
+    Info(InfoArgs),
 }
 
 /// What `chordal start` takes.
@@ -57,8 +69,8 @@ pub struct StartArgs {
     /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
     pub advertise: Option<String>,
-    /// Members of the ring to join, or the URLs of bootstrap services that name some; without any, the node begins a ring of
-    /// its own
+    /// Members of the ring to join, or the URLs of bootstrap services that name some, more than once or separated by commas;
+    /// without any, the node begins a ring of its own
     #[arg(
         long,
         visible_alias = "join",
@@ -67,6 +79,10 @@ pub struct StartArgs {
         env = "CHORDAL_BOOTSTRAP"
     )]
     pub bootstrap: Vec<String>,
+    /// How often to try to join before giving up, or `forever`. A node that was told to join never begins a ring of its own
+    #[arg(long, value_name = "TIMES", default_value = "8", value_parser = attempts, allow_hyphen_values = true,
+          env = "CHORDAL_JOIN_ATTEMPTS")]
+    pub join_attempts: Attempts,
     /// Directory for what the node must not forget [default: data/ADDRESS in the current directory]
     #[arg(long, value_name = "DIR", conflicts_with = "memory", env = "CHORDAL_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
@@ -95,8 +111,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, value_parser = value_limit,
           env = "CHORDAL_VALUE_LIMIT")]
     pub value_limit: usize,
-    /// How many nodes keep each value on a ring that this node begins: 1 to 16, or `all` (16: every node of a ring of no more).
-    /// Crashes of fewer than half of them lose nothing. Who joins learns it
+    /// How many nodes keep each value on a ring that this node begins: 1 to 16, or `all`: every node, and the ring takes no
+    /// more than 16. Crashes of fewer than half of them lose nothing. Who joins learns it
     #[arg(long, value_name = "COPIES", default_value = "3", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
     pub replication_factor: u8,
     /// Threads that answer requests; one more keeps content. A node that has a machine to itself gains by more
@@ -111,6 +127,10 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE", hide = true)]
     pub ready_file: Option<PathBuf>,
 }
+
+/// How often something is tried; `None` for as often as it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts(pub Option<u32>);
 
 /// Names the number of threads of a node in the environment.
 pub(crate) const THREADS: &str = "CHORDAL_THREADS";
@@ -137,8 +157,13 @@ fn value_limit(text: &str) -> Result<usize, String> {
 fn copies(text: &str) -> Result<u8, String> {
     let most = Ring::MOST_COPIES;
     let copies =
-        if text == "all" { Some(most) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
+        if text == "all" { Some(Ring::ALL) } else { text.parse().ok().filter(|copies| (1..=most).contains(copies)) };
     copies.ok_or_else(|| format!("a number of nodes from 1 to {most}, or `all`; 3 is usual"))
+}
+
+fn attempts(text: &str) -> Result<Attempts, String> {
+    let attempts = if text == "forever" { Some(None) } else { text.parse().ok().filter(|times| *times > 0).map(Some) };
+    attempts.map(Attempts).ok_or_else(|| "a number of attempts from 1, or `forever`".to_owned())
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -157,6 +182,10 @@ pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Start(args) }) => start(*args),
         Ok(Cli { command: Command::BootstrapService(args) }) => bootstrap_service(*args),
+        Ok(Cli { command: Command::Put(args) }) => ask::put(&args),
+        Ok(Cli { command: Command::Get(args) }) => ask::get(&args),
+        Ok(Cli { command: Command::Delete(args) }) => ask::delete(&args),
+        Ok(Cli { command: Command::Info(args) }) => ask::info(&args),
         Err(error) => misused("chordal", &error),
     }
 }
@@ -284,6 +313,7 @@ fn config(args: StartArgs) -> Config {
         advertise: args.advertise,
         name: args.name,
         bootstrap: args.bootstrap,
+        join_attempts: args.join_attempts.0,
         data,
         routing: args.routing,
         id: args.id,

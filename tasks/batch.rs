@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chordal::api::{BULK_BODY, BulkAnswer, BulkOp, BulkRecord};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal::node::mint;
 
 use crate::context::ask;
@@ -31,7 +31,7 @@ pub(crate) const LONGEST_LINE: usize = BULK_BODY - 1024;
 /// Sends records, each under a name of its own, and returns how each ended. Those that ended with a trouble that may pass
 /// are sent again, through other nodes; no two records may have the same key, for their order could change by that.
 pub(crate) async fn send(
-    client: &Client,
+    client: &NodeClient,
     nodes: &[NodeEntry],
     mut records: Vec<BulkRecord>,
 ) -> Result<Vec<BulkAnswer>> {

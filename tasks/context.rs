@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use chordal::client::{Client, Error};
+use chordal::client::{Error, NodeClient};
 use rand::seq::SliceRandom as _;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ pub(crate) struct Context {
     /// Where the ring is remembered.
     pub(crate) state: StateFile,
     /// Asks nodes.
-    pub(crate) client: Client,
+    pub(crate) client: NodeClient,
     /// Whether a program reads the output.
     pub(crate) json: bool,
     /// Is cancelled by Ctrl-C and SIGTERM.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chordal::api::{NodeInfo, NodeRef};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::Id;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -44,7 +44,7 @@ pub(crate) struct Silent {
 /// Asks these addresses, and all that their nodes name as predecessor, successor or later successors. Who was silent in an
 /// earlier crawl is not waited for as long again.
 pub(crate) async fn crawl(
-    client: &Client,
+    client: &NodeClient,
     known: impl IntoIterator<Item = String>,
     silent_before: &BTreeSet<String>,
 ) -> Crawl {

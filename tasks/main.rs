@@ -39,7 +39,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chordal::cli::parse;
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,7 +110,7 @@ fn work(cli: &Cli) -> Result<Report> {
     runtime.block_on(async {
         let context = Context {
             state: StateFile::at(&cli.state)?,
-            client: Client::new(),
+            client: NodeClient::new(),
             json: cli.json,
             interrupt: interrupt()?,
         };

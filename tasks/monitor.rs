@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chordal::api::{HandoverInfo, NodeInfo};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::Id;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
@@ -28,7 +28,7 @@ const MOST_MOVES: usize = 3;
 /// Looks once, or again and again until Ctrl-C. The state is read anew each time, so nodes may come, go and die.
 pub(crate) async fn monitor(context: &Context, task: &cli::Monitor) -> Result<Report> {
     context.state.ring()?;
-    let client = Client::with_timeout(crawl::ANSWER);
+    let client = NodeClient::with_timeout(crawl::ANSWER);
     let mut earlier = Earlier::default();
     if task.once || context.json {
         let look = look(context, &client, &mut earlier).await?;
@@ -80,7 +80,7 @@ struct Look {
     views: Views,
 }
 
-async fn look(context: &Context, client: &Client, earlier: &mut Earlier) -> Result<Look> {
+async fn look(context: &Context, client: &NodeClient, earlier: &mut Earlier) -> Result<Look> {
     let Some(state) = context.state.load()? else {
         *earlier = Earlier::default();
         return Ok(Look::default());

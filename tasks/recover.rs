@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use chordal::api::{NodeInfo, NodeRef, RangeInfo, Recovered, Recovery};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::Id;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ impl Lost<'_> {
 /// Lists the ranges without a majority, or brings one back.
 pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Report> {
     context.state.ring()?;
-    let client = Client::with_timeout(crate::crawl::ANSWER);
+    let client = NodeClient::with_timeout(crate::crawl::ANSWER);
     let (views, crawl) = views::settled(context, &client).await?;
     ensure!(
         !crawl.nodes.is_empty(),
@@ -51,7 +51,7 @@ pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Re
     if !task.accept_loss {
         return warn(&lost, &wanted);
     }
-    let client = Client::with_timeout(TIMEOUT);
+    let client = NodeClient::with_timeout(TIMEOUT);
     match lost {
         Lost::View(view) if !view.present.is_empty() => with_survivors(&client, view).await,
         Lost::View(view) => from_nothing(&client, &view.range, &crawl, &named(view.missing())).await,
@@ -176,7 +176,7 @@ fn warn(lost: &Lost<'_>, wanted: &Wanted) -> Result<Report> {
     Ok(Report::new(json!({ "lost": json }), text)?.failing(Some(failure)))
 }
 
-async fn with_survivors(client: &Client, view: &Kept) -> Result<Report> {
+async fn with_survivors(client: &NodeClient, view: &Kept) -> Result<Report> {
     // Others heed the primary if it lives, and leave it to it to propose.
     let survivors: Vec<&NodeRef> = view.survivors().collect();
     let at_primary = survivors.iter().find(|node| node.id == view.primary.id);
@@ -210,7 +210,7 @@ async fn with_survivors(client: &Client, view: &Kept) -> Result<Report> {
     report(&recovered, text, &survivors, &missing)
 }
 
-async fn from_nothing(client: &Client, range: &RangeInfo, crawl: &Crawl, lost: &str) -> Result<Report> {
+async fn from_nothing(client: &NodeClient, range: &RangeInfo, crawl: &Crawl, lost: &str) -> Result<Report> {
     let owner = owner(crawl, &range.lo).context("no node that answers is a member of the ring")?;
     let wish = Recovery { lo: range.lo, hi: range.hi, epoch: None, survivors: Vec::new(), accept_loss: true };
     let recovered = client.recover(&owner.addr(), &wish).await.with_context(|| owner.name.clone())?;

@@ -1,13 +1,9 @@
 //! `tasks put`, `tasks get` and `tasks cas`: one value, byte for byte, through a random node.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::Path;
-
-use anyhow::{Context as _, Result, bail, ensure};
-use chordal::api::BulkAnswer;
+use anyhow::{Context as _, Error, Result, bail, ensure};
+use chordal::api::{BulkAnswer, fitting_type};
 use chordal::client::{Outcome, Value};
-use chordal::node::{Config, mint};
+use chordal::node::mint;
 use chordal_protocol::{Condition, Id};
 use serde_json::json;
 
@@ -23,11 +19,10 @@ const TRIES: usize = 8;
 /// Stores a value under a key.
 pub(crate) async fn put(context: &Context, task: &cli::Put) -> Result<Report> {
     let nodes = context.askable(task.via.via.as_deref())?;
-    let value = read_value(task).await?;
-    let is_text = std::str::from_utf8(&value).is_ok();
-    let fitting = if is_text { "text/plain; charset=utf-8" } else { "application/octet-stream" };
-    let content_type = task.content_type.as_deref().unwrap_or(fitting);
-    let condition = if task.if_absent { Condition::Absent } else { Condition::Always };
+    let named = task.value.clone();
+    let value = off_thread(move || named.read()).await?.map_err(Error::msg)?;
+    let content_type = task.value.content_type.as_deref().unwrap_or(fitting_type(&value));
+    let condition = if task.value.if_absent { Condition::Absent } else { Condition::Always };
     let (request, key, bytes) = (mint(), task.key.as_bytes(), value.as_slice());
     let (outcome, through) = ask(&nodes, |addr| async move {
         context.client.kv(&addr).put(key, bytes, Some(content_type), condition, request).await
@@ -107,31 +102,4 @@ async fn fetch(context: &Context, key: &str, via: Option<&str>) -> Result<(Value
         ask(&nodes, |addr| async move { context.client.kv(&addr).get(key.as_bytes()).await }).await?;
     let value = value.with_context(|| format!("nothing is stored under {}", output::quote(key)))?;
     Ok((value, through))
-}
-
-/// The value that was named, from wherever it comes.
-async fn read_value(task: &cli::Put) -> Result<Vec<u8>> {
-    let is_input = task.value.as_deref() == Some("-") || task.file.as_deref() == Some(Path::new("-"));
-    match (&task.value, &task.file) {
-        _ if is_input => off_thread(|| read(io::stdin().lock(), "standard input")).await?,
-        (Some(value), _) => Ok(value.clone().into_bytes()),
-        (None, Some(file)) => {
-            let file = file.clone();
-            off_thread(move || {
-                let opened = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
-                read(opened, &file.display().to_string())
-            })
-            .await?
-        }
-        (None, None) => bail!("no value was named"),
-    }
-}
-
-/// Reads all of it, but no more than the largest value that any node takes.
-fn read(from: impl io::Read, named: &str) -> Result<Vec<u8>> {
-    let mut value = Vec::new();
-    let most = Config::LARGEST_VALUE_LIMIT;
-    from.take(most as u64 + 1).read_to_end(&mut value).with_context(|| format!("cannot read {named}"))?;
-    ensure!(value.len() <= most, "{named} has more than {most} bytes, which no node takes; store it in parts");
-    Ok(value)
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chordal::api::{NodeInfo, NodeRef, RangeInfo, ViewInfo};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::{Id, Interval};
 use comfy_table::{Cell, Color};
 use serde::Serialize;
@@ -212,7 +212,7 @@ fn joined(mut parts: Vec<Interval>) -> Vec<RangeInfo> {
 }
 
 /// Looks at a ring until every range has a majority, or for a while, and returns what was seen last.
-pub(crate) async fn settled(context: &Context, client: &Client) -> Result<(Views, Crawl)> {
+pub(crate) async fn settled(context: &Context, client: &NodeClient) -> Result<(Views, Crawl)> {
     let began = Instant::now();
     loop {
         let running: Vec<String> = context.state.awake()?.iter().map(NodeEntry::addr).collect();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chordal::client::{Client, Deleted, Outcome};
+use chordal::client::{Deleted, NodeClient, Outcome};
 use chordal::node::mint;
 use chordal_protocol::Condition;
 use common::{Lab, Raw, escape, eventually, get_json, raw, send, sha256, signal};
@@ -119,7 +119,7 @@ fn the_longest_key_travels_in_the_bulk_form() {
     // The client chooses the form by itself.
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let client = Client::new();
+        let client = NodeClient::new();
         for key in [longest.as_bytes(), b"..", b".", b"\xff\0", b"a/b", "ü".as_bytes()] {
             let (here, there) = (client.kv(&addrs[0]), client.kv(&addrs[1]));
             let stored = here.put(key, b"\xff\xfe", Some("x/y"), Condition::Always, mint()).await.unwrap();
@@ -262,7 +262,7 @@ fn clients_that_compare_and_set_lose_no_increment() {
     let addrs = Arc::new(lab.addrs());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let counted: Vec<u64> = runtime.block_on(async {
-        let client = Client::new();
+        let client = NodeClient::new();
         client.kv(&addrs[0]).put(b"counter", b"0", None, Condition::Absent, mint()).await.unwrap();
         let counting: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(count(client.clone(), Arc::clone(&addrs)))).collect();
         let mut counted = Vec::new();
@@ -278,7 +278,7 @@ fn clients_that_compare_and_set_lose_no_increment() {
 }
 
 /// Counts up, each time through a random node, and returns the numbers that it has written.
-async fn count(client: Client, addrs: Arc<Vec<String>>) -> Vec<u64> {
+async fn count(client: NodeClient, addrs: Arc<Vec<String>>) -> Vec<u64> {
     let mut written = Vec::new();
     let mut tries = 0;
     while written.len() < INCREMENTS as usize {

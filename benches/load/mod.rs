@@ -31,6 +31,21 @@ pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
+impl Measured {
+    /// Of how long each took.
+    pub(crate) fn of(mut times: Vec<Duration>, errors: usize, began: Instant) -> Measured {
+        times.sort();
+        let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+        Measured {
+            per_second: times.len() as f64 / began.elapsed().as_secs_f64(),
+            p50: at(0.5),
+            p99: at(0.99),
+            worst: times.last().copied().unwrap_or_default(),
+            errors,
+        }
+    }
+}
+
 /// Runs requests back to back on so many workers, each with a connection to every address, and counts what is answered.
 pub(crate) async fn measure(
     load: Load,
@@ -67,14 +82,38 @@ pub(crate) async fn measure(
         times.extend(its_times);
         errors += its_errors;
     }
-    times.sort();
-    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
-    Measured {
-        per_second: times.len() as f64 / began.elapsed().as_secs_f64(),
-        p50: at(0.5),
-        p99: at(0.99),
-        worst: times.last().copied().unwrap_or_default(),
-        errors,
+    Measured::of(times, errors, began)
+}
+
+/// A ring of processes in a directory of its own, gone when it is dropped.
+pub(crate) struct Ring {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) addrs: Vec<String>,
+}
+
+impl Ring {
+    pub(crate) fn start(nodes: usize) -> Ring {
+        let mut ring = Ring { dir: tempfile::tempdir().expect("a temporary directory"), addrs: Vec::new() };
+        ring.tasks(&["boot"]);
+        ring.tasks(&["addmany", &nodes.saturating_sub(2).to_string()]);
+        ring.tasks(&["doctor", "--wait", "30s"]);
+        let state = std::fs::read(ring.dir.path().join("network_state.json")).expect("a state file");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        let nodes = state["nodes"].as_array().expect("a list of nodes");
+        ring.addrs = nodes.iter().map(|it| format!("{}:{}", it["host"].as_str().unwrap_or(""), it["port"])).collect();
+        ring
+    }
+
+    fn tasks(&self, args: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tasks"));
+        let ran = command.args(args).current_dir(self.dir.path()).output().expect("tasks can be run");
+        assert!(ran.status.success(), "tasks {args:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.tasks(&["killall"]);
     }
 }
 

@@ -4,7 +4,7 @@ use chordal_protocol::{Id, Mode};
 use rand::seq::IndexedRandom as _;
 
 use crate::api::NodeInfo;
-use crate::client::{Client, Error};
+use crate::client::{Error, NodeClient};
 
 /// Why a check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Trouble {
 /// It is asked for the owner of the id of another node that is live, so that the answer depends on no third one that may be
 /// dead: a healthy node is not blamed for a hole in the ring.
 pub(super) async fn check(
-    client: &Client,
+    client: &NodeClient,
     addr: &str,
     live: &[String],
     ring: Option<&str>,

@@ -16,7 +16,7 @@ use super::metrics::Metrics;
 use super::settings::{Settings, SettingsError};
 use super::spawner::{Departure, Member, RingNote, SpawnError, Spawner};
 use crate::api::join_host_port;
-use crate::client::{Client, Source};
+use crate::client::{NodeClient, Source};
 use crate::pauses::Pauses;
 
 /// How often the ring to join is asked for by a pool that has no members yet, and the pauses between.
@@ -80,7 +80,7 @@ pub struct Stopped {
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) board: Board,
-    pub(super) client: Client,
+    pub(super) client: NodeClient,
     pub(super) metrics: Metrics,
     /// Ends everything.
     pub(super) stop: CancellationToken,
@@ -105,7 +105,7 @@ impl Pool {
     pub async fn start<S: Spawner>(settings: Settings, spawner: S) -> Result<Pool, PoolError> {
         let sources = settings.check()?;
         let recalled = spawner.recall().await?;
-        let client = Client::with_timeout(settings.check_timeout);
+        let client = NodeClient::with_timeout(settings.check_timeout);
         let mut note = recalled.ring;
         if !sources.is_empty() {
             // A pool that has members need not wait for those that it was told of once.
@@ -326,7 +326,7 @@ async fn leave<M: Member>(shared: &Shared, members: Vec<(M, usize)>) -> Stopped 
 
 /// The ring that these lead to, and who told so; else why it could not be told.
 async fn ring_through(sources: &[Source], attempts: u32) -> Result<(String, String), String> {
-    let client = Client::with_timeout(Duration::from_secs(5));
+    let client = NodeClient::with_timeout(Duration::from_secs(5));
     let mut pauses = Pauses::new(GREETING_PAUSES.0, GREETING_PAUSES.1);
     let mut reason = String::new();
     for attempt in 1..=attempts {
@@ -343,7 +343,7 @@ async fn ring_through(sources: &[Source], attempts: u32) -> Result<(String, Stri
     Err(reason)
 }
 
-async fn ask_ring(client: &Client, source: &Source) -> Result<(String, String), String> {
+async fn ask_ring(client: &NodeClient, source: &Source) -> Result<(String, String), String> {
     let members = source.members(client).await.map_err(|error| error.to_string())?;
     let mut reason = format!("{source} names nobody");
     for member in members {

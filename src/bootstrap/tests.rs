@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::client::Client;
+use crate::client::NodeClient;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,7 +90,7 @@ async fn a_pool_begins_one_ring_however_many_nodes_start_at_once() {
     let named: BTreeSet<String> = pool.addresses(9, Duration::ZERO).await.unwrap().into_iter().collect();
     let are: BTreeSet<String> = spawner.started().iter().map(|node| node.contact().addr).collect();
     assert_eq!(named, are);
-    let client = Client::new();
+    let client = NodeClient::new();
     for addr in &named {
         assert_eq!(client.node_info(addr).await.unwrap().ring, pool.snapshot().ring);
     }
@@ -148,7 +148,7 @@ async fn a_pool_in_a_directory_goes_on_with_its_ring() {
     eventually("three are live", || pool.snapshot().live() == 3).await;
     let ring = pool.snapshot().ring;
     let addr = pool.addresses(1, Duration::ZERO).await.unwrap().remove(0);
-    Client::new().store(&addr, b"value", Some(b"key")).await.unwrap();
+    NodeClient::new().store(&addr, b"value", Some(b"key")).await.unwrap();
     let stopped = pool.stop().await;
     assert_eq!((stopped.left.len(), stopped.kept.len()), (2, 1));
     // The store is closed a moment after its node has stopped.
@@ -156,7 +156,7 @@ async fn a_pool_in_a_directory_goes_on_with_its_ring() {
     eventually("two are live", || pool.snapshot().live() == 2).await;
     assert_eq!(pool.snapshot().ring, ring);
     let addr = pool.addresses(1, Duration::ZERO).await.unwrap().remove(0);
-    assert!(Client::new().lookup(&addr, b"key").await.unwrap().is_some());
+    assert!(NodeClient::new().lookup(&addr, b"key").await.unwrap().is_some());
     pool.stop().await;
 }
 

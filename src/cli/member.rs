@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::bootstrap::{Departure, Here, Member};
-use crate::client::Client;
+use crate::client::NodeClient;
 use crate::machine::network_state::{NodeEntry, Status};
 use crate::machine::process;
 use crate::machine::state_file::{StateError, StateFile};
@@ -64,7 +64,7 @@ impl Running {
     /// Ends the process by asking it; whether it has left the ring is seen from what it kept.
     async fn leave_process(&self) -> Result<(), String> {
         let (pid, started) = (self.entry.pid, self.entry.started.as_str());
-        let asked = Client::with_timeout(LEAVING).leave(&self.addr).await;
+        let asked = NodeClient::with_timeout(LEAVING).leave(&self.addr).await;
         let mut gone = asked.is_ok() && process::wait_gone(pid, started, LEAVING).await;
         if !gone {
             process::signal(pid, started, Signal::SIGTERM);

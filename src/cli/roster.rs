@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::member::Running;
 use crate::bootstrap::{Here, Order, Recalled, RingNote, SetAside, SpawnError, Spawner};
-use crate::client::Client;
+use crate::client::NodeClient;
 use crate::machine::network_state::{NetworkState, NodeEntry, ServiceNote, Status};
 use crate::machine::process;
 use crate::machine::spawn::{self, NotReady};
@@ -33,7 +33,7 @@ const ASKING: Duration = Duration::from_secs(1);
 pub(super) struct Roster {
     kept: Kept,
     in_process: bool,
-    client: Client,
+    client: NodeClient,
 }
 
 /// What is needed to change the file.
@@ -62,7 +62,7 @@ impl Roster {
     /// The nodes of this file; new ones listen at this host, from this port on.
     pub(super) fn new(state: StateFile, host: String, first_port: u16, in_process: bool) -> Roster {
         let kept = Kept { state, host, first_port, ring: Arc::default() };
-        Roster { kept, in_process, client: Client::with_timeout(ASKING) }
+        Roster { kept, in_process, client: NodeClient::with_timeout(ASKING) }
     }
 
     /// Changes the file on a thread that may block.

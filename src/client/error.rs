@@ -6,13 +6,15 @@ use crate::api;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody answered. If the request was a write, it may have happened all the same when the answer was lost on the
-    /// way back; if the connection was refused, nothing has happened.
+    /// way back; if no connection came about, nothing has happened.
     #[error("{addr} does not answer: {reason}; is the node running, and is the port right?")]
     Unreachable {
         /// The node that was asked.
         addr: String,
         /// What happened to the request.
         reason: String,
+        /// Whether there was a connection, so that the request may have arrived.
+        connected: bool,
     },
     /// The node answered that it won't or can't. What state remains is told by the problem; 4xx means that nothing changed.
     #[error("{addr}: {}", told(.problem))]

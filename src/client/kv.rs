@@ -2,13 +2,13 @@
 
 use chordal_protocol::{Condition, RequestId};
 use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, MAX_FORWARDS};
 
 use super::transport::{Answer, Ask, garbled};
-use super::{Client, Error, REQUEST_ID, in_query};
-use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag};
+use super::{Error, NodeClient, REQUEST_ID, in_query};
+use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag, fitting_type};
 
-/// The values of a ring, through one of its nodes. [`Client::kv`] makes it.
+/// The values of a ring, through one of its nodes. [`NodeClient::kv`] makes it.
 ///
 /// Keys are any bytes, 1 to 65,536 of them. Those that no path can carry (not UTF-8, very long, or `.` and `..`, which paths
 /// take for something else) travel in the bulk form; their answers are the same.
@@ -17,8 +17,9 @@ use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag};
 /// status 504 does not know whether the write has happened, and sends it again with the same id, through any node.
 #[derive(Debug, Clone, Copy)]
 pub struct Kv<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a NodeClient,
     pub(super) addr: &'a str,
+    pub(super) direct: bool,
 }
 
 /// A value.
@@ -63,11 +64,17 @@ pub enum Deleted {
     Refused(Option<ETag>),
 }
 
-impl Kv<'_> {
+impl<'a> Kv<'a> {
+    /// The same, but the node shall not pass on what it is asked: where it does not own the key, it answers with a problem of
+    /// the status 421, whose hint names who does, and nothing has happened. Keys that travel in the bulk form are passed on.
+    pub fn direct(self) -> Kv<'a> {
+        Kv { direct: true, ..self }
+    }
+
     /// The value of a key; `None` if nothing is stored there.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Value>, Error> {
         let Some(path) = path(key) else { return self.value(self.alone(BulkRecord::get(key)).await?) };
-        let ask = Ask::get(self.addr, path);
+        let ask = self.addressed(Ask::get(self.addr, path));
         let answer = self.client.transport.answer(&ask, &[404]).await?;
         if answer.status == 404 {
             return self.nothing(&ask, &answer).map(|()| None);
@@ -83,7 +90,7 @@ impl Kv<'_> {
             let head = |Value { bytes, content_type, etag }| Head { length: bytes.len() as u64, content_type, etag };
             return Ok(value.map(head));
         };
-        let ask = Ask::new(Method::HEAD, self.addr, path).again();
+        let ask = self.addressed(Ask::new(Method::HEAD, self.addr, path)).again();
         let answer = self.client.transport.answer(&ask, &[404]).await?;
         if answer.status == 404 {
             return Ok(None);
@@ -94,7 +101,8 @@ impl Kv<'_> {
         Ok(Some(Head { length, content_type, etag }))
     }
 
-    /// Stores a value under a key if the condition holds. Without a content type it gets `application/octet-stream`.
+    /// Stores a value under a key if the condition holds. Without a content type it gets the one of text
+    /// or of bytes, whichever it is.
     pub async fn put(
         &self,
         key: &[u8],
@@ -103,7 +111,7 @@ impl Kv<'_> {
         condition: Condition,
         request: RequestId,
     ) -> Result<Outcome, Error> {
-        let content_type = content_type.unwrap_or("application/octet-stream");
+        let content_type = content_type.unwrap_or(fitting_type(value));
         let Some(path) = path(key) else {
             let record = BulkRecord { content_type: Some(content_type.to_owned()), ..BulkRecord::put(key, value) };
             let answer = self.alone(conditional(record, condition, request)).await?;
@@ -113,7 +121,7 @@ impl Kv<'_> {
                 _ => Err(self.failed(answer)),
             };
         };
-        let ask = Ask::new(Method::PUT, self.addr, path).again().bytes(content_type, value.to_vec());
+        let ask = self.addressed(Ask::new(Method::PUT, self.addr, path)).again().bytes(content_type, value.to_vec());
         let ask = with_condition(ask, condition).header(REQUEST_ID, request.to_string());
         let answer = self.client.transport.answer(&ask, &[412]).await?;
         match answer.status {
@@ -147,7 +155,8 @@ impl Kv<'_> {
                 _ => Err(self.failed(answer)),
             };
         };
-        let ask = Ask::new(Method::DELETE, self.addr, path).again().header(REQUEST_ID, request.to_string());
+        let ask =
+            self.addressed(Ask::new(Method::DELETE, self.addr, path)).again().header(REQUEST_ID, request.to_string());
         let ask = with_condition(ask, condition);
         let answer = self.client.transport.answer(&ask, &[404, 412]).await?;
         match answer.status {
@@ -178,6 +187,11 @@ impl Kv<'_> {
             Ok(answers) => Err(garbled(&ask, format!("{} answers for {} records", answers.len(), records.len()))),
             Err(error) => Err(garbled(&ask, error.to_string())),
         }
+    }
+
+    /// To this node, or to the owner through it.
+    fn addressed(&self, ask: Ask) -> Ask {
+        if self.direct { ask.header(MAX_FORWARDS, "0") } else { ask }
     }
 
     /// One record in the bulk form.

@@ -1,13 +1,15 @@
-//! A typed client of the HTTP interface: [`Client`] has the labs' requests, [`Client::kv`] those of /kv.
+//! Typed clients of the HTTP interface.
 //!
-//! Every method takes the address (`host:port`) of the node to ask, so one [`Client`] and its pool of connections serve
-//! for a whole ring.
+//! [`Client`] is for programs that use a ring: it knows several nodes, finds the owner of a key and asks that, and sees an
+//! operation through. [`NodeClient`] asks the very node that is named, once: it has the labs' requests, and with
+//! [`NodeClient::kv`] those of /kv. Every method takes the address (`host:port`) of the node to ask, so one [`NodeClient`]
+//! and its pool of connections serve for a whole ring.
 //!
 //! ```no_run
 //! # use chordal::client::Outcome;
 //! # use chordal::node::mint;
 //! # async fn example() -> Result<(), chordal::client::Error> {
-//! let client = chordal::client::Client::new();
+//! let client = chordal::client::NodeClient::new();
 //! let stored = client.store("127.0.0.1:4000", b"a value", Some(b"a key")).await?;
 //! println!("kept by {}", stored.owner.name);
 //! let found = client.lookup("127.0.0.1:4001", b"a key").await?;
@@ -23,6 +25,7 @@
 
 mod error;
 mod kv;
+mod ring;
 mod source;
 mod transport;
 
@@ -37,11 +40,12 @@ use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, Recovered, Recovery
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
+pub use ring::{Client, OperationError};
 pub(crate) use source::check_host;
 pub use source::{RETURN_DHT_ADDRESS, Source, SourceError};
 use transport::{Ask, Transport};
 
-/// How long a request may take in all, unless [`Client::with_timeout`] says otherwise.
+/// How long a request may take in all, unless [`NodeClient::with_timeout`] says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Keys whose escaped form is longer than this many bytes, or that are not UTF-8, don't travel in a URL: the client then
@@ -53,33 +57,33 @@ const FOLLOWS: usize = 4;
 
 /// Asks nodes. Cloning is cheap and shares the connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct NodeClient {
     transport: Transport,
 }
 
-impl Default for Client {
-    fn default() -> Client {
-        Client::new()
+impl Default for NodeClient {
+    fn default() -> NodeClient {
+        NodeClient::new()
     }
 }
 
-impl Client {
+impl NodeClient {
     /// A client that gives up on a request after [`TIMEOUT`].
     ///
     /// # Panics
     /// If the system cannot provide an HTTP client at all, as `reqwest::Client::new` does.
-    pub fn new() -> Client {
-        Client::with_timeout(TIMEOUT)
+    pub fn new() -> NodeClient {
+        NodeClient::with_timeout(TIMEOUT)
     }
 
-    /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
-    pub fn with_timeout(timeout: Duration) -> Client {
-        Client { transport: Transport::new(timeout) }
+    /// A client that gives up on a request after `timeout`. Panics as [`NodeClient::new`] does.
+    pub fn with_timeout(timeout: Duration) -> NodeClient {
+        NodeClient { transport: Transport::new(timeout) }
     }
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.
     pub fn kv<'a>(&'a self, addr: &'a str) -> Kv<'a> {
-        Kv { client: self, addr }
+        Kv { client: self, addr, direct: false }
     }
 
     /// Everything that the node tells about itself.

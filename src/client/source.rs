@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::transport::Ask;
-use super::{Client, Error};
+use super::{Error, NodeClient};
 use crate::api::InitialPeers;
 
 /// The route of a bootstrap service, and what a URL without a path stands for.
@@ -54,6 +54,13 @@ pub struct SourceError {
     reason: String,
 }
 
+impl SourceError {
+    /// An empty list.
+    pub(crate) fn nobody() -> SourceError {
+        SourceError { text: String::new(), reason: "the list is empty".to_owned() }
+    }
+}
+
 impl FromStr for Source {
     type Err = SourceError;
 
@@ -79,7 +86,7 @@ impl fmt::Display for Source {
 impl Source {
     /// The members, `host:port`, that it stands for: itself, or those that the service names, at most 32. None if the service
     /// named none that can be used.
-    pub async fn members(&self, client: &Client) -> Result<Vec<String>, Error> {
+    pub async fn members(&self, client: &NodeClient) -> Result<Vec<String>, Error> {
         let (addr, path) = match self {
             Source::Member(addr) => return Ok(vec![addr.clone()]),
             Source::Service { addr, path } => (addr, path),

@@ -32,7 +32,7 @@ fn problem(status: u16) -> String {
 #[tokio::test]
 async fn absence_is_an_answer() {
     let (addr, serving) = server(vec![http("404 Not Found", &problem(404)), http("404 Not Found", &problem(404))]);
-    let client = Client::new();
+    let client = NodeClient::new();
     assert!(client.lookup(&addr, b"a/b c").await.unwrap().is_none());
     assert!(client.delete(&addr, "ü".as_bytes()).await.unwrap().is_none());
     let asked = serving.join().unwrap();
@@ -46,7 +46,7 @@ async fn refusals_and_garbage_are_told_apart() {
         http("200 OK", "<html>"),
         http("404 Not Found", "no such page"),
     ]);
-    let client = Client::new();
+    let client = NodeClient::new();
     let refused = client.node_info(&addr).await.unwrap_err();
     assert_eq!(refused.to_string(), format!("{addr}: a detail"));
     assert!(refused.is_worth_asking_another());
@@ -58,19 +58,19 @@ async fn refusals_and_garbage_are_told_apart() {
 async fn a_connection_that_breaks_is_tried_once_more() {
     let ready = http("200 OK", "{}");
     let (addr, serving) = server(vec![String::new(), ready]);
-    assert!(Client::new().ready(&addr).await.unwrap());
+    assert!(NodeClient::new().ready(&addr).await.unwrap());
     assert_eq!(serving.join().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn nobody_there_is_unreachable() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let error = Client::new().node_info(&closed).await.unwrap_err();
+    let error = NodeClient::new().node_info(&closed).await.unwrap_err();
     assert!(
-        matches!(&error, Error::Unreachable { addr, reason } if *addr == closed && reason.contains("refused")),
+        matches!(&error, Error::Unreachable { addr, reason, connected: false } if *addr == closed && reason.contains("refused")),
         "{error}"
     );
-    let error = Client::new().node_info("not an address").await.unwrap_err();
+    let error = NodeClient::new().node_info("not an address").await.unwrap_err();
     assert!(error.to_string().contains("HOST:PORT"), "{error}");
 }
 

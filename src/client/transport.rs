@@ -168,7 +168,8 @@ impl Transport {
         } else {
             root_cause(error)
         };
-        Error::Unreachable { addr: ask.addr.clone(), reason }
+        let connected = !error.is_builder() && !error.is_connect();
+        Error::Unreachable { addr: ask.addr.clone(), reason, connected }
     }
 }
 

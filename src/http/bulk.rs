@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use super::precondition::{Demand, Tags};
 use super::{ApiError, Kind, body, content, kv, request_id};
 use crate::api::{BULK_BODY, BULK_RECORDS, BulkAnswer, BulkOp, BulkRecord, ETag, Text};
-use crate::node::{Node, NodeError, ReadEnd, WriteEnd, mint};
+use crate::node::{Node, NodeError, ReadEnd, WriteEnd, deletion, id_of_key, mint};
 
 /// How many bytes of values are fetched for one answer; then the rest of the records is to be asked for again.
 const FETCHED: usize = 8 << 20;
@@ -185,8 +185,7 @@ impl Wish {
         };
         let is_deletion = record.op == BulkOp::Delete;
         let condition = condition(&record, is_deletion)?;
-        let write =
-            if is_deletion { content::deletion(named_id(&record)?, name) } else { storing(record, limit, name)? };
+        let write = if is_deletion { deletion(named_id(&record)?, name) } else { storing(record, limit, name)? };
         Ok((Wish { id: write.id, is_deletion, condition }, Write { condition, ..write }))
     }
 
@@ -219,7 +218,7 @@ fn storing(record: BulkRecord, limit: usize, name: RequestId) -> Result<Write, A
     };
     let key = record.key.as_ref().map(|key| content::bytes_of("key", key)).transpose()?;
     let content_type = record.content_type.map(|named| kv::checked_type(named.as_bytes())).transpose()?;
-    content::write(value, key, content_type, limit, name)
+    Ok(crate::node::storing(value, key, content_type, limit, name)?)
 }
 
 /// The condition of a record: one that its owner can check at once.
@@ -245,7 +244,7 @@ fn named_id(record: &BulkRecord) -> Result<Id, ApiError> {
         return invalid("only a record that is stored has a value");
     }
     match (&record.key, record.id) {
-        (Some(key), None) => content::id_of_key(&content::bytes_of("key", key)?),
+        (Some(key), None) => Ok(id_of_key(&content::bytes_of("key", key)?)?),
         (None, Some(id)) => Ok(id),
         (None, None) => invalid("say which record: give its key, or its id"),
         (Some(_), Some(_)) => invalid("give the key or the id, not both"),

@@ -3,15 +3,13 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Uri};
-use chordal_protocol::{Condition, Contact, Content, Id, Record, RequestId, Version, Write, Written};
+use chordal_protocol::{Contact, Content, Id, Record, Version, Write, Written};
 
 use super::query::Params;
 use super::{ApiError, Kind, body, request_id};
 use crate::api::{LookedUp, NodeRef, StoreBody, Stored, Text};
-use crate::node::Node;
+use crate::node::{KEY_LIMIT, Node, deletion, storing};
 
-/// The longest key, in bytes. Values without a key are their own keys and may be longer.
-pub(crate) const KEY_LIMIT: usize = 64 << 10;
 /// JSON may need six bytes for one: `\u0000`.
 const JSON_GROWTH: usize = 6;
 /// Room for the names of the fields.
@@ -58,57 +56,7 @@ pub(super) async fn wish(node: &Node, request: Request) -> Result<Write, ApiErro
         body::json(request, room, r#"{"value": "text", "key": "text"}; the key may be left out"#).await?;
     let value = bytes_of("value", &body.value)?;
     let key = body.key.as_ref().map(|key| bytes_of("key", key)).transpose()?;
-    write(value, key, None, limit, name)
-}
-
-/// The write that stores a value, under its key if it has one, whatever is there. Without a content type it gets one that
-/// says whether it is text.
-pub(super) fn write(
-    value: Vec<u8>,
-    key: Option<Vec<u8>>,
-    content_type: Option<String>,
-    limit: usize,
-    request: RequestId,
-) -> Result<Write, ApiError> {
-    if value.len() > limit {
-        let detail = format!("the value has {} bytes, and this node takes {limit}; store it in parts", value.len());
-        return Err(ApiError::new(Kind::TooLarge, detail));
-    }
-    let key = key.filter(|key| *key != value);
-    let id = match &key {
-        Some(key) => id_of_key(key)?,
-        None if value.is_empty() => return Err(no_key()),
-        // It may be longer than other keys: it is kept once.
-        None => Id::of(&value),
-    };
-    let content_type = content_type.unwrap_or_else(|| fitting_type(&value).to_owned());
-    let content = Content::Value { bytes: value, content_type };
-    Ok(Write { id, key, content, condition: Condition::Always, request })
-}
-
-/// The id of a key, if it is one.
-pub(super) fn id_of_key(key: &[u8]) -> Result<Id, ApiError> {
-    if key.is_empty() {
-        return Err(no_key());
-    }
-    if key.len() > KEY_LIMIT {
-        let detail = format!("the key has {} bytes, and {KEY_LIMIT} are the most; use a hash of it", key.len());
-        return Err(ApiError::new(Kind::TooLarge, detail));
-    }
-    Ok(Id::of(key))
-}
-
-fn no_key() -> ApiError {
-    ApiError::new(Kind::Invalid, "an empty text is no key: give the value a key, or a key with something in it")
-}
-
-fn fitting_type(value: &[u8]) -> &'static str {
-    if std::str::from_utf8(value).is_ok() { "text/plain; charset=utf-8" } else { "application/octet-stream" }
-}
-
-/// The write that deletes a value, if there is one.
-pub(super) fn deletion(id: Id, request: RequestId) -> Write {
-    Write { id, key: None, content: Content::Tombstone, condition: Condition::Exists, request }
+    Ok(storing(value, key, None, limit, name)?)
 }
 
 /// The answer to a write.
@@ -168,11 +116,13 @@ fn key_in_query(uri: &Uri) -> Result<String, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use chordal_protocol::Condition;
+
     use super::*;
     use crate::node::mint;
 
     fn write(value: Vec<u8>, key: Option<Vec<u8>>, limit: usize) -> Result<Write, ApiError> {
-        super::write(value, key, None, limit, mint())
+        Ok(storing(value, key, None, limit, mint())?)
     }
 
     fn kind(value: &str, key: Option<&str>) -> Kind {

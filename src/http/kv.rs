@@ -1,19 +1,20 @@
 //! `/kv/{key}`: values as they are, in HTTP's own words, through any node.
 //!
 //! The rest of the path is the key, percent-encoded; a slash in it may stand as it is. The tag (`ETag`) of a value is its
-//! version, and conditions on tags are checked by the owner, at one moment with the write.
+//! version, and conditions on tags are checked by the owner, at one moment with the write. Clients that know the owner ask it
+//! with `Max-Forwards: 0`: who does not own the key then names who does (421), and the client learns.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use chordal_protocol::{Condition, Content, Record, RequestId, Version, Write, Written};
+use chordal_protocol::{Condition, Content, Id, Record, RequestId, Version, Write, Written};
 
 use super::precondition::{Demand, Tags, name_of_try};
 use super::query::{Plus, decode};
 use super::{ApiError, Kind, body, content, request_id};
 use crate::api::ETag;
-use crate::node::{Node, Served};
+use crate::node::{Node, NodeError, deletion, id_of_key, storing};
 
 /// The longest content type, in bytes.
 const LONGEST_TYPE: usize = 255;
@@ -23,10 +24,10 @@ const UNKNOWN_TYPE: &str = "application/octet-stream";
 
 /// `GET /kv/{key}` and `HEAD /kv/{key}`.
 pub(super) async fn get(State(node): State<Node>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    let id = content::id_of_key(key(&uri)?.as_bytes())?;
+    let id = id_of_key(key(&uri)?.as_bytes())?;
     let wanted = Tags::of(&headers, &header::IF_MATCH)?;
     let unwanted = Tags::of(&headers, &header::IF_NONE_MATCH)?;
-    let (record, _) = node.read(id).await?;
+    let record = Reach::of(&headers).read(&node, id).await?;
     let version = record.as_ref().map(|record| record.version);
     if let Some(wanted) = wanted
         && !version.is_some_and(|version| wanted.name_strongly(version))
@@ -72,13 +73,13 @@ where
 
 async fn store(State(node): State<Node>, request: Request, name: RequestId) -> Result<Response, ApiError> {
     let key = key(request.uri())?;
-    content::id_of_key(key.as_bytes())?;
-    let demand = Demand::of(request.headers(), true)?;
+    id_of_key(key.as_bytes())?;
+    let (demand, reach) = (Demand::of(request.headers(), true)?, Reach::of(request.headers()));
     let content_type = content_type(request.headers())?;
     let value = body::read(request, node.value_limit()).await?;
-    let write = content::write(value.into(), Some(key.into_bytes()), Some(content_type), node.value_limit(), name)?;
+    let write = storing(value.into(), Some(key.into_bytes()), Some(content_type), node.value_limit(), name)?;
     let is_new = demand == Demand::One(Condition::Absent);
-    match write_if(&node, write, demand).await?.0 {
+    match write_if(&node, write, demand, reach).await? {
         Written::Done(version) => {
             let status = if is_new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
             Ok((status, [(header::ETAG, tag(version))]).into_response())
@@ -88,38 +89,64 @@ async fn store(State(node): State<Node>, request: Request, name: RequestId) -> R
 }
 
 async fn remove(State(node): State<Node>, request: Request, name: RequestId) -> Result<Response, ApiError> {
-    let id = content::id_of_key(key(request.uri())?.as_bytes())?;
+    let id = id_of_key(key(request.uri())?.as_bytes())?;
     let demand = match Demand::of(request.headers(), false)? {
         Demand::One(Condition::Always) => None,
         demand => Some(demand),
     };
     let is_conditional = demand.is_some();
     let demand = demand.unwrap_or(Demand::One(Condition::Exists));
-    match write_if(&node, content::deletion(id, name), demand).await?.0 {
+    let reach = Reach::of(request.headers());
+    match write_if(&node, deletion(id, name), demand, reach).await? {
         Written::Done(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Written::Refused(now) if is_conditional => Err(refused(now)),
         Written::Refused(_) => Err(content::no_value(id)),
     }
 }
 
-/// Writes at the owner if what is demanded is so there.
-pub(super) async fn write_if(node: &Node, write: Write, demand: Demand) -> Result<(Written, Option<Served>), ApiError> {
-    let versions = match demand {
-        Demand::One(condition) => {
-            let (written, served) = node.write(Write { condition, ..write }).await?;
-            return Ok((written, Some(served)));
+/// Who shall do what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The owner, wherever it is.
+    Ring,
+    /// This node or nobody.
+    Here,
+}
+
+impl Reach {
+    /// `Max-Forwards: 0` (RFC 9110, section 7.6.2): the request is not passed on. Other numbers are no bound for a lookup.
+    fn of(headers: &HeaderMap) -> Reach {
+        if headers.get(header::MAX_FORWARDS).is_some_and(|most| most == "0") { Reach::Here } else { Reach::Ring }
+    }
+
+    async fn read(self, node: &Node, id: Id) -> Result<Option<Record>, NodeError> {
+        match self {
+            Reach::Ring => Ok(node.read(id).await?.0),
+            Reach::Here => node.read_here(id).await,
         }
+    }
+
+    async fn write(self, node: &Node, write: Write) -> Result<Written, NodeError> {
+        match self {
+            Reach::Ring => Ok(node.write(write).await?.0),
+            Reach::Here => node.write_here(write).await,
+        }
+    }
+}
+
+/// Writes if what is demanded is so there.
+async fn write_if(node: &Node, write: Write, demand: Demand, reach: Reach) -> Result<Written, NodeError> {
+    let versions = match demand {
+        Demand::One(condition) => return reach.write(node, Write { condition, ..write }).await,
         Demand::OneOf(versions) => versions,
     };
     // The owner compares with one version at a time, so each has a try. Versions of a key only grow and never come back, so
     // the first that fits is the one that the value has. All are tried, for the wish may have been done by an earlier try.
-    let mut last = (Written::Refused(None), None);
+    let mut last = Written::Refused(None);
     for version in versions {
         let request = name_of_try(write.request, version);
-        let (written, served) =
-            node.write(Write { condition: Condition::Is(version), request, ..write.clone() }).await?;
-        last = (written, Some(served));
-        if matches!(written, Written::Done(_)) {
+        last = reach.write(node, Write { condition: Condition::Is(version), request, ..write.clone() }).await?;
+        if matches!(last, Written::Done(_)) {
             break;
         }
     }

@@ -9,7 +9,7 @@ use axum::http::{Method, Uri};
 use super::query::{Plus, decode};
 use super::{ApiError, Kind, content, membership};
 use crate::api::{Left, LookedUp, Stored};
-use crate::node::{Node, mint};
+use crate::node::{Node, mint, storing};
 
 /// `GET /store/{value}`.
 pub(super) async fn store(State(node): State<Node>, method: Method, uri: Uri) -> Result<Json<Stored>, ApiError> {
@@ -20,7 +20,7 @@ pub(super) async fn store(State(node): State<Node>, method: Method, uri: Uri) ->
         return Err(head());
     }
     let value = rest_of_path(&uri, "/store/")?;
-    let wish = content::write(value.into_bytes(), None, None, node.value_limit(), mint())?;
+    let wish = storing(value.into_bytes(), None, None, node.value_limit(), mint())?;
     content::store_at_owner(&node, wish).await
 }
 

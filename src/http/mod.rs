@@ -35,7 +35,6 @@ mod tests;
 use axum::Router;
 
 use crate::node::Node;
-pub(crate) use content::KEY_LIMIT;
 pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;

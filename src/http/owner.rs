@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use super::query::PathId;
 use super::{ApiError, content, request_id};
 use crate::api::{LookedUp, Stored};
-use crate::node::Node;
+use crate::node::{Node, deletion};
 
 /// `POST /insert`.
 pub(super) async fn insert(State(node): State<Node>, request: Request) -> Result<Json<Stored>, ApiError> {
@@ -27,6 +27,6 @@ pub(super) async fn delete(
     PathId(id): PathId,
     headers: HeaderMap,
 ) -> Result<Json<Stored>, ApiError> {
-    let deletion = content::deletion(id, request_id::of_or_new(&headers)?);
+    let deletion = deletion(id, request_id::of_or_new(&headers)?);
     content::stored(id, node.write_here(deletion).await?, &node.contact(), 0)
 }

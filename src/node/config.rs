@@ -35,7 +35,8 @@ pub struct Config {
     pub succ: Option<String>,
     /// The largest value that a ring takes which this node begins, in bytes. Who joins learns it.
     pub value_limit: usize,
-    /// How many nodes keep each value on a ring which this node begins, from 1 to [`Ring::MOST_COPIES`]. Who joins learns it.
+    /// How many nodes keep each value on a ring which this node begins, from 1 to [`Ring::MOST_COPIES`], or [`Ring::ALL`] for every
+    /// node of a ring of no more than that. Who joins learns it.
     pub replication_factor: u8,
     /// How often it stabilizes.
     pub stabilize_interval: Duration,
@@ -45,8 +46,8 @@ pub struct Config {
     pub operation_deadline: Duration,
     /// For how long a leave may go on before it is given up, or, when the process is told to stop, cut short.
     pub leave_deadline: Duration,
-    /// How often it tries to join before it gives up.
-    pub join_attempts: u32,
+    /// How often it tries to join before it gives up; `None` for as often as it takes.
+    pub join_attempts: Option<u32>,
     /// How long a restarted node, or one that has joined, may take to be ready before it says so in its log.
     pub ready_deadline: Duration,
     /// The bounds of the protocol: list length, hop budget, caches.
@@ -97,7 +98,7 @@ impl Default for Config {
             patience: Patience::default(),
             operation_deadline: Duration::from_secs(10),
             leave_deadline: Duration::from_secs(10),
-            join_attempts: 8,
+            join_attempts: Some(8),
             ready_deadline: Duration::from_secs(20),
             protocol: Settings::default(),
             content: keeper::Settings::default(),

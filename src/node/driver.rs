@@ -22,7 +22,6 @@ use super::happenings::Happenings;
 use super::keeping::{self, Job, Keeping};
 use super::outbox::Outbox;
 use super::transport::{NoAnswer, Peers, Transport};
-use crate::http::KEY_LIMIT;
 use crate::store::{Store, StoreError};
 
 /// The name under which the protocol's state is stored.
@@ -448,7 +447,7 @@ impl Driver {
 /// What no node of ours sends: it would have to travel in one message again when the members of its range change.
 fn too_large(write: &Write) -> Option<Refusal> {
     let bytes = write.content.len() + write.key.as_ref().map_or(0, Vec::len);
-    let most = Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT;
+    let most = Config::LARGEST_VALUE_LIMIT + 2 * super::KEY_LIMIT;
     (bytes > most).then(|| Refusal::Malformed(format!("a record of {bytes} bytes is more than the {most} that travel")))
 }
 

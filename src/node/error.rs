@@ -57,6 +57,18 @@ pub enum NodeError {
         /// What is wrong, and how it should be.
         reason: String,
     },
+    /// A value or a key has too many bytes.
+    #[error("the {what} has {bytes} bytes, and {limit} are the most; {advice}")]
+    TooLarge {
+        /// `value` or `key`.
+        what: &'static str,
+        /// How many it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+        /// What to do.
+        advice: &'static str,
+    },
     /// Too much is waiting already.
     #[error("too many requests are waiting at this node; try again shortly")]
     Overloaded,

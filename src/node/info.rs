@@ -24,6 +24,7 @@ impl Node {
             views.push(self.view_info(&seen, seen_view)?);
         }
         let handovers = driver.happenings.handovers();
+        let ready = self.not_ready().is_none();
         let core = driver.lock();
         let chord = &core.chord;
         let me = chord.me();
@@ -41,7 +42,7 @@ impl Node {
             views,
             routing: self.inner.config.routing.to_string(),
             membership: chord.membership().to_string(),
-            ready: chord.not_ready().is_none() && seen.serves(&chord.due()),
+            ready,
             ring: chord.ring().map(|ring| ring.id.to_string()),
             lab: chord.ring().is_some_and(|ring| ring.lab),
             replication_factor: chord.ring().map(|ring| ring.replication_factor),

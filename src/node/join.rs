@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use chordal_protocol::{Contact, Membership, Procedure, Request};
+use chordal_protocol::{Contact, Id, Membership, Procedure, Reply, Request, Ring};
 
-use super::{Node, StartError};
-use crate::client::{Client, Source};
+use super::{Node, NodeError, StartError};
+use crate::client::{Error, NodeClient, Source};
 use crate::pauses::Pauses;
 
 /// The first and the longest pause between two attempts.
@@ -18,9 +18,38 @@ const SERVICE: Duration = Duration::from_secs(10);
 const BLAMED: usize = 3;
 
 impl Node {
+    /// Takes this node, which stands alone, into the ring of these members (`host:port`), or of those whom these bootstrap services
+    /// name, and returns when it has joined. Nothing happens if it is a member of that ring already. A node that holds values of
+    /// its own stays where it is ([`NodeError::Conflict`]).
+    pub async fn bootstrap<S: AsRef<str>>(&self, contacts: impl IntoIterator<Item = S>) -> Result<(), NodeError> {
+        let client = NodeClient::with_timeout(SERVICE);
+        let me = self.contact().addr;
+        let mut last = NodeError::Invalid { reason: "nobody was named to join through".to_owned() };
+        for contact in contacts {
+            let source: Source = match contact.as_ref().parse() {
+                Ok(source) => source,
+                Err(error) => return Err(NodeError::Invalid { reason: format!("{error}") }),
+            };
+            let members = source.members(&client).await.unwrap_or_else(|error| {
+                last = NodeError::Unreachable { addr: source.to_string(), reason: error.to_string() };
+                Vec::new()
+            });
+            for member in members {
+                match client.join(&member, &me).await {
+                    Ok(_) => return Ok(()),
+                    Err(Error::Problem { problem, .. }) if problem.status == 409 => {
+                        return Err(NodeError::Conflict { reason: problem.detail });
+                    }
+                    Err(error) => last = NodeError::Peer { addr: member, reason: error.to_string() },
+                }
+            }
+        }
+        Err(last)
+    }
+
     /// Those to join through, as far as bootstrap services could be asked, without this node itself; and why there are not
     /// more.
-    async fn named(&self, client: &Client) -> (Vec<Contact>, Option<String>) {
+    async fn named(&self, client: &NodeClient) -> (Vec<Contact>, Option<String>) {
         let me = self.contact().addr;
         let mut named: Vec<Contact> = Vec::new();
         let mut missing = None;
@@ -45,14 +74,14 @@ impl Node {
 
     /// Remembers those who were named to a node that goes on in its ring.
     pub(super) async fn remember_named(&self) {
-        let client = Client::with_timeout(SERVICE);
+        let client = NodeClient::with_timeout(SERVICE);
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
-        for _ in 0..self.inner.config.join_attempts {
+        for attempt in 1.. {
             let (named, missing) = self.named(&client).await;
             for contact in &named {
                 self.inner.driver.lock().chord.remember(contact);
             }
-            if missing.is_none() {
+            if missing.is_none() || self.inner.config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
                 return;
             }
             tokio::time::sleep(pauses.next()).await;
@@ -60,19 +89,21 @@ impl Node {
     }
 
     /// Tries to join through each contact in turn, until it has worked or makes no sense any more. Bootstrap services are
-    /// asked anew for each attempt, for whom they named last may be gone.
-    pub(super) async fn join(&self) -> Result<(), StartError> {
+    /// asked anew for each attempt, for whom they named last may be gone. Those of the ring that it has `left` come last.
+    pub(super) async fn join(&self, left: Vec<Contact>) -> Result<(), StartError> {
         let config = &self.inner.config;
         let driver = &self.inner.driver;
-        let client = Client::with_timeout(SERVICE);
+        let client = NodeClient::with_timeout(SERVICE);
         let only_itself = config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
         let mut contacts = Vec::new();
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
         let mut reason = String::new();
-        for attempt in 1..=config.join_attempts {
+        for attempt in 1.. {
             let (named, missing) = self.named(&client).await;
             contacts = named;
+            contacts.extend(left.iter().cloned());
             if !contacts.is_empty() || only_itself {
+                self.check_room_through(&contacts).await.map_err(|error| StartError::Join(error.to_string()))?;
                 driver.run(Procedure::Join { contacts: contacts.clone() }).await;
             } else if let Some(missing) = missing {
                 reason = missing;
@@ -86,10 +117,12 @@ impl Node {
                 }
                 reason = failure.reason;
             }
-            if attempt < config.join_attempts {
-                tracing::warn!(attempt, of = config.join_attempts, %reason, "could not join; trying again");
-                tokio::time::sleep(pauses.next()).await;
+            let of = config.join_attempts.map_or("as many as it takes".to_owned(), |attempts| attempts.to_string());
+            if config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
+                break;
             }
+            tracing::warn!(attempt, %of, %reason, "could not join; trying again");
+            tokio::time::sleep(pauses.next()).await;
         }
         for contact in contacts.iter().take(BLAMED) {
             // Procedures know no more than that there was no answer; people want to know why.
@@ -98,10 +131,53 @@ impl Node {
                 break;
             }
         }
-        let through = config.bootstrap.join(", ");
-        let attempts = config.join_attempts;
+        let mut through = config.bootstrap.clone();
+        through.extend(left.iter().map(|contact| contact.addr.clone()));
         Err(StartError::Join(format!(
-            "{attempts} attempts through {through} failed, the last because {reason}. Is a node of that ring running there?"
+            "{} attempts through {} failed, the last because {reason}. Is a node of that ring running there, is the port right, and \
+             does a firewall let it through? --join-attempts forever goes on trying",
+            config.join_attempts.unwrap_or_default(),
+            through.join(", "),
         )))
+    }
+
+    /// Whether the ring of the first of these that answers takes one more node.
+    async fn check_room_through(&self, contacts: &[Contact]) -> Result<(), NodeError> {
+        for contact in contacts {
+            let Ok(Reply::Hello { me, ring: Some(ring), membership }) =
+                self.inner.driver.ask(contact, &Request::Hello).await
+            else {
+                continue;
+            };
+            if membership.is_member() {
+                return if ring.is_full() { self.check_room(&me, &self.contact().id).await } else { Ok(()) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a ring in which every node keeps every value takes this newcomer, going round from one of its members. Two who ask
+    /// at the same moment may both be taken; then nobody keeps all, and nobody says that it is ready.
+    pub(super) async fn check_room(&self, member: &Contact, newcomer: &Id) -> Result<(), NodeError> {
+        let most = usize::from(Ring::MOST_COPIES);
+        let mut row = vec![member.clone()];
+        let mut asked = 0;
+        while asked < row.len() && row.len() <= most {
+            let reply = self.inner.driver.ask(&row[asked], &Request::Neighbours).await;
+            if let Ok(Reply::Neighbours { successors, .. }) = reply {
+                let new = successors.into_iter().filter(|contact| contact.id != *newcomer && !row.contains(contact));
+                row.extend(new.collect::<Vec<_>>());
+            }
+            asked += 1;
+        }
+        if row.len() < most {
+            return Ok(());
+        }
+        Err(NodeError::Conflict {
+            reason: format!(
+                "every node of that ring keeps every value (--replication-factor all), so it takes {most} nodes, and it has them; \
+                 begin a ring with a number such as --replication-factor 3 for more"
+            ),
+        })
     }
 }

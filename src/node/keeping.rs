@@ -114,8 +114,17 @@ pub(crate) struct Seen {
 impl Seen {
     /// Whether all of this range is served here.
     pub(crate) fn serves(&self, range: &Interval) -> bool {
+        self.covers(range, |seen| seen.leads)
+    }
+
+    /// Whether all of this range is kept here, by whomever it is served.
+    pub(crate) fn keeps(&self, range: &Interval) -> bool {
+        self.covers(range, |seen| seen.installed)
+    }
+
+    fn covers(&self, range: &Interval, counts: impl Fn(&SeenView) -> bool) -> bool {
         let mut rest = vec![*range];
-        for seen in self.views.iter().filter(|seen| seen.leads) {
+        for seen in self.views.iter().filter(|seen| counts(seen)) {
             rest = rest.iter().flat_map(|part| part.minus(&seen.view.range)).collect();
         }
         rest.is_empty()

@@ -3,6 +3,7 @@
 //! [`Node`] is a cheap handle. Behind it `driver` runs the protocol over a [`Transport`] and a
 //! [`Store`](crate::store::Store), `maintenance` gives the beat, and `routing` finds owners.
 
+mod builder;
 mod config;
 mod detector;
 mod driver;
@@ -14,11 +15,13 @@ mod keeping;
 mod maintenance;
 mod many;
 mod outbox;
+mod port_holder;
 mod recovery;
 mod request;
 mod routing;
 mod start;
 mod transport;
+mod values;
 mod wire;
 
 use std::sync::Arc;
@@ -27,21 +30,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chordal_protocol::replica::{Answer, Operation};
 use chordal_protocol::{
-    Contact, Id, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
+    Contact, Id, Interval, Membership, Mode, Procedure, Record, Refusal, Reply, Request, Ring, Side, Write, Written,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api;
+pub use builder::NodeBuilder;
 pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
 pub use error::NodeError;
 use keeping::Job;
 pub use many::{ReadEnd, WriteEnd};
+pub use port_holder::PortHolder;
 pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
 pub use start::{StartError, StoppedMember, member_in};
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
+pub(crate) use values::{KEY_LIMIT, deletion, id_of_key, storing};
 
 /// Who answered, and after how many hops.
 #[derive(Debug, Clone)]
@@ -52,10 +58,16 @@ pub struct Served {
     pub hops: u32,
 }
 
-/// A running node: a cheap handle.
+/// A running node, or rather a handle to it, which is cheap to clone. [`Node::builder`] and [`Node::start`] make it.
+///
+/// It runs until it is told to [stop](Node::stop) or to [leave](Node::leave), or until the last handle is dropped. That ends it as
+/// a crash would: the ring closes over it, what was acknowledged is kept by others and in its data directory, if it has one, and
+/// a node that is started there goes on as the same member.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
+    /// Stops the node with the last handle; its own tasks have handles without it.
+    _guard: Option<Arc<DropGuard>>,
 }
 
 struct Inner {
@@ -66,7 +78,7 @@ struct Inner {
     many: many::Lanes,
     /// Ends everything.
     stop: CancellationToken,
-    /// The server has ended.
+    /// The server has ended, and the store is closed.
     served: CancellationToken,
 }
 
@@ -78,9 +90,24 @@ impl Inner {
 }
 
 impl Node {
+    /// A node to be: say how it shall be, and [start](NodeBuilder::start) it.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// A handle for the node's own tasks, which do not keep it running.
+    fn for_itself(&self) -> Node {
+        Node { inner: Arc::clone(&self.inner), _guard: None }
+    }
+
     /// Who this node is.
     pub fn contact(&self) -> Contact {
         self.inner.driver.lock().chord.me().clone()
+    }
+
+    /// Where others ask it: `host:port`.
+    pub fn addr(&self) -> String {
+        self.contact().addr
     }
 
     /// The largest value that its ring takes, in bytes.
@@ -104,15 +131,24 @@ impl Node {
         self.inner.driver.lock().chord.successors().first().cloned()
     }
 
-    /// Why it is not ready, if it isn't. Ready means joined, with a live successor, serving all that it owns.
+    /// Why it is not ready, if it isn't. Ready means joined, with a live successor, serving all that it owns; on a ring where every
+    /// node keeps every value, also keeping all of it.
     pub fn not_ready(&self) -> Option<String> {
         let driver = &self.inner.driver;
-        let (not_ready, due) = {
+        let (not_ready, due, is_full) = {
             let core = driver.lock();
-            (core.chord.not_ready(), core.chord.due())
+            (core.chord.not_ready(), core.chord.due(), core.chord.ring().is_some_and(|ring| ring.is_full()))
         };
-        let waits = || "joined, but it does not serve all of its range yet".to_owned();
-        not_ready.or_else(|| (!driver.keeping.seen().serves(&due)).then(waits))
+        let seen = driver.keeping.seen();
+        not_ready.or_else(|| {
+            if !seen.serves(&due) {
+                Some("joined, but it does not serve all of its range yet".to_owned())
+            } else if is_full && !seen.keeps(&Interval::whole(due.lo)) {
+                Some("joined, but it does not keep all of the ring yet, as every node of this ring does".to_owned())
+            } else {
+                None
+            }
+        })
     }
 
     /// Waits until the node is ready; after the deadline of its configuration it says why it is not.
@@ -216,6 +252,9 @@ impl Node {
             return Err(NodeError::Conflict { reason });
         }
         if owner != joiner {
+            if self.inner.driver.lock().chord.ring().is_some_and(|ring| ring.is_full()) {
+                self.check_room(&self.contact(), &joiner.id).await?;
+            }
             let request = Request::Welcome(joiner.clone());
             match self.inner.driver.ask(&owner, &request).await {
                 Ok(Reply::Accepted) => {}
@@ -350,10 +389,6 @@ impl Node {
     /// Waits until the node has stopped, for whatever reason.
     pub async fn stopped(&self) {
         self.inner.served.cancelled().await;
-        let driver = Arc::clone(&self.inner.driver);
-        if let Err(error) = tokio::task::spawn_blocking(move || driver.close()).await {
-            tracing::error!(%error, "the store was not closed in order");
-        }
     }
 
     /// POST /peer: what another node asks. Both sides are encoded.

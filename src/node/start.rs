@@ -15,7 +15,7 @@ use super::driver::Driver;
 use super::keeping::{Job, Keeping};
 use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
-use super::{Config, Data, Inner, Node, maintenance};
+use super::{Config, Data, Inner, Node, PortHolder, maintenance};
 use crate::api::join_host_port;
 use crate::client::Source;
 use crate::http;
@@ -31,12 +31,14 @@ pub enum StartError {
     #[error("{0}")]
     Config(String),
     /// The address can't be listened on.
-    #[error("cannot listen on {addr}: {source}{}", advice(.source))]
+    #[error("cannot listen on {addr}: {source}{}", advice(.source, .holder.as_ref()))]
     Listen {
         /// The address.
         addr: String,
         /// What the system said.
         source: std::io::Error,
+        /// Who has the port, if it is taken and that can be seen.
+        holder: Option<PortHolder>,
     },
     /// The store can't be used.
     #[error(transparent)]
@@ -49,14 +51,17 @@ pub enum StartError {
     System(String),
 }
 
-fn advice(error: &std::io::Error) -> &'static str {
+fn advice(error: &std::io::Error, holder: Option<&PortHolder>) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            ". Another program has that port: choose another one with --port, or 0 for any"
+            let holder = holder.map_or(String::new(), |holder| format!(" ({holder})"));
+            format!(". Another program has that port{holder}: choose another one with --port, or 0 for any")
         }
-        std::io::ErrorKind::AddrNotAvailable => ". This machine does not have that address: choose another --host",
-        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher one",
-        _ => "",
+        std::io::ErrorKind::AddrNotAvailable => {
+            ". This machine does not have that address: choose another --host".to_owned()
+        }
+        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher one".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -82,14 +87,15 @@ impl Node {
         };
         let resumes = remembered.as_ref().is_some_and(goes_on);
         let me = identity(&config, &listener, remembered.as_ref())?;
+        let mut remembered_contacts = Vec::new();
         let chord = match remembered {
             Some(mut durable) if resumes => {
                 durable.me.name = me.name;
                 Chord::restore(durable, config.protocol.clone())
             }
-            Some(durable) if config.bootstrap.is_empty() => {
-                // It has left its ring in order, and is wanted back there.
-                config.bootstrap = durable.contacts.iter().map(|contact| contact.addr.clone()).collect();
+            Some(durable) => {
+                // It has left its ring in order, and is wanted back there; those who are named now may be gone.
+                remembered_contacts = durable.contacts.into_iter().filter(|contact| *contact != me).collect();
                 Chord::new(me, config.protocol.clone())
             }
             _ => Chord::new(me, config.protocol.clone()),
@@ -104,12 +110,13 @@ impl Node {
         let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
-        let node = Node { inner: Arc::new(Inner::new(driver, router, config, stop.clone())) };
+        let inner = Arc::new(Inner::new(driver, router, config, stop.clone()));
+        let node = Node { inner, _guard: Some(Arc::new(stop.clone().drop_guard())) };
         maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
         node.serve(listener);
-        if let Err(error) = node.find_place().await {
+        if let Err(error) = node.find_place(remembered_contacts).await {
             node.stop().await;
             return Err(error);
         }
@@ -117,19 +124,23 @@ impl Node {
     }
 
     fn serve(&self, listener: TcpListener) {
-        let node = self.clone();
+        let node = self.for_itself();
         let stop = self.shutdown_token();
         let limits = http::Limits::default();
         tokio::spawn(async move {
             if let Err(error) = http::serve(listener, http::router(node.clone()), limits, stop).await {
                 tracing::error!(%error, "the server has ended");
             }
+            let driver = Arc::clone(&node.inner.driver);
+            if let Err(error) = tokio::task::spawn_blocking(move || driver.close()).await {
+                tracing::error!(%error, "the store was not closed in order");
+            }
             node.inner.served.cancel();
         });
     }
 
-    /// Joins, begins a ring, or goes on in the one that is remembered.
-    async fn find_place(&self) -> Result<(), StartError> {
+    /// Joins, begins a ring, or goes on in the one that is remembered. `left` are those of a ring that it has left.
+    async fn find_place(&self, left: Vec<Contact>) -> Result<(), StartError> {
         let config = &self.inner.config;
         let driver = &self.inner.driver;
         let (membership, ring) = {
@@ -144,7 +155,7 @@ impl Node {
                 driver.lock().chord.remember(&Contact::at(member.to_string(), ""));
             }
             if !services.is_empty() {
-                let node = self.clone();
+                let node = self.for_itself();
                 let remembering = async move { node.remember_named().await };
                 tokio::spawn(self.shutdown_token().run_until_cancelled_owned(remembering));
             }
@@ -157,8 +168,8 @@ impl Node {
                 "this node stopped before it had joined its ring; name a member of it with --bootstrap".to_owned(),
             ));
         }
-        if !config.bootstrap.is_empty() {
-            return self.join().await;
+        if !config.bootstrap.is_empty() || !left.is_empty() {
+            return self.join(left).await;
         }
         let wired = config.pred.is_some() || config.succ.is_some();
         let id = if wired { RingId::WIRED_BY_HAND } else { RingId(rand::rng().random()) };
@@ -180,7 +191,7 @@ impl Node {
 
     /// A node that is wired by hand may be started before the one that it is wired to.
     fn wire_when_it_answers(&self, side: Side, addr: String) {
-        let node = self.clone();
+        let node = self.for_itself();
         tokio::spawn(async move {
             let deadline = tokio::time::Instant::now() + node.inner.config.ready_deadline;
             let wired = async {
@@ -245,8 +256,11 @@ fn check(config: &Config) -> Result<(), StartError> {
     if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
         return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
     }
-    if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) {
-        return wrong("a value is kept on from 1 to 16 nodes");
+    if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) && config.replication_factor != Ring::ALL {
+        return wrong("a value is kept on from 1 to 16 nodes, or on all of a ring that takes no more than 16");
+    }
+    if config.join_attempts == Some(0) {
+        return wrong("a node that shall join has at least one attempt");
     }
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
@@ -297,7 +311,11 @@ async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<Tcp
         config.port = durable.me.port();
     }
     let addr = join_host_port(&config.host, config.port);
-    let failed = |source| StartError::Listen { addr: addr.clone(), source };
+    let failed = |source: std::io::Error| {
+        let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
+        let holder = if is_taken { PortHolder::of(config.port) } else { None };
+        StartError::Listen { addr: addr.clone(), source, holder }
+    };
     let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
     if let Some(open) = resolved.iter().find(|addr| !is_loopback(addr.ip())) {
         return Err(StartError::Config(format!(

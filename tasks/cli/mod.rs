@@ -153,7 +153,7 @@ pub(crate) struct Boot {
     /// The port of node-1; 0 lets the system pick. node-2 always gets a picked one.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
-    /// How many nodes keep each value: 1 to 16, or `all` (16, which is every node of a ring of no more) [default: 3]
+    /// How many nodes keep each value: 1 to 16, or `all` (every node, of at most 16) [default: 3]
     #[arg(long, value_name = "COPIES")]
     pub(crate) replication_factor: Option<String>,
     /// Places the nodes (with --lab): one or two hex prefixes.

@@ -2,27 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args};
+use chordal::cli::value::ValueArgs;
+use clap::Args;
 
 use super::Via;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true))]
 pub(crate) struct Put {
     /// The key.
     pub(crate) key: String,
-    /// The value; `-` takes it from standard input.
-    #[arg(group = "what")]
-    pub(crate) value: Option<String>,
-    /// Take the value from this file; `-` is standard input.
-    #[arg(long, value_name = "FILE", group = "what")]
-    pub(crate) file: Option<PathBuf>,
-    /// Its media type; by default text/plain or application/octet-stream, whichever it is.
-    #[arg(long, value_name = "TYPE")]
-    pub(crate) content_type: Option<String>,
-    /// Only if nothing is stored there.
-    #[arg(long)]
-    pub(crate) if_absent: bool,
+    #[command(flatten)]
+    pub(crate) value: ValueArgs,
     #[command(flatten)]
     pub(crate) via: Via,
 }

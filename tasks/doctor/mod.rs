@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use chordal::api::{NodeInfo, NodeRef};
-use chordal::client::Client;
+use chordal::client::NodeClient;
 use chordal_protocol::invariant::{Check, Member, check_all};
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
@@ -62,7 +62,7 @@ async fn look_until(context: &Context, mut doctor: Doctor, patience: Duration) -
 
 /// Looks at a ring, and remembers who was silent, so as not to wait for those as long the next time.
 struct Doctor {
-    client: Client,
+    client: NodeClient,
     silent: BTreeSet<String>,
     /// Whether it judges the views, and not the pointers.
     of_content: bool,
@@ -80,7 +80,7 @@ struct Findings {
 
 impl Default for Doctor {
     fn default() -> Doctor {
-        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new(), of_content: false }
+        Doctor { client: NodeClient::with_timeout(crawl::ANSWER), silent: BTreeSet::new(), of_content: false }
     }
 }
 

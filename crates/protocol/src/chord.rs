@@ -185,7 +185,7 @@ impl Chord {
     pub fn around(&self) -> Around {
         Around {
             is_member: self.membership.is_member(),
-            replication_factor: self.ring.map_or(0, |ring| usize::from(ring.replication_factor)),
+            replication_factor: self.ring.map_or(0, |ring| ring.copies()),
             predecessors: self.predecessors().filter(|contact| !self.has_departed(contact)).cloned().collect(),
             successors: self.successors().iter().filter(|contact| !self.has_departed(contact)).cloned().collect(),
         }

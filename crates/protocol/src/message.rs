@@ -30,7 +30,7 @@ pub struct Ring {
     pub id: RingId,
     /// Whether it was created for lessons: nodes may then be placed by hand.
     pub lab: bool,
-    /// How many nodes keep each value, once there are so many: at most [`Ring::MOST_COPIES`].
+    /// How many nodes keep each value, once there are so many: at most [`Ring::MOST_COPIES`]; or [`Ring::ALL`].
     pub replication_factor: u8,
     /// The largest value, in bytes.
     pub value_limit: u32,
@@ -40,6 +40,19 @@ impl Ring {
     /// How many nodes keep each value at most. A ring of no more nodes can have every value on every one of them; there each join
     /// and each leave changes all views.
     pub const MOST_COPIES: u8 = 16;
+
+    /// The replication factor that says: every node keeps every value. Such a ring takes no more than [`Ring::MOST_COPIES`] nodes.
+    pub const ALL: u8 = u8::MAX;
+
+    /// Whether every node keeps every value.
+    pub fn is_full(&self) -> bool {
+        self.replication_factor == Ring::ALL
+    }
+
+    /// How many nodes keep each value, once there are so many.
+    pub fn copies(&self) -> usize {
+        usize::from(self.replication_factor.min(Ring::MOST_COPIES))
+    }
 
     /// A ring with the usual settings.
     pub const fn new(id: RingId) -> Ring {

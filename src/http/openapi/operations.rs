@@ -65,6 +65,11 @@ impl Operation {
             .fails(507, "The owner's disk is full")
     }
 
+    /// May be kept from finding the owner.
+    fn may_stay(self) -> Operation {
+        self.with(max_forwards()).of_owner()
+    }
+
     /// Does the owner's part.
     fn of_owner(self) -> Operation {
         self.fails(421, "Another node owns the id; hint is whom to ask")
@@ -104,6 +109,7 @@ fn values() -> Vec<Operation> {
             .answers(304, unchanged.clone())
             .fails(404, missing)
             .fails(412, failed)
+            .may_stay()
             .at_owner(),
         Operation::new("HEAD", "/kv/{key}", "values", "head")
             .with(key())
@@ -112,6 +118,7 @@ fn values() -> Vec<Operation> {
             .answers(304, unchanged)
             .fails(404, missing)
             .fails(412, failed)
+            .may_stay()
             .at_owner(),
         Operation::new("PUT", "/kv/{key}", "values", "put")
             .with(key())
@@ -122,6 +129,7 @@ fn values() -> Vec<Operation> {
             .answers(201, stored("It is stored under a new key, as If-None-Match: * demanded"))
             .fails(412, failed)
             .fails(415, "Content-Encoding is not kept")
+            .may_stay()
             .writes(),
         Operation::new("DELETE", "/kv/{key}", "values", "delete")
             .with(key())
@@ -129,6 +137,7 @@ fn values() -> Vec<Operation> {
             .answers(204, gone)
             .fails(404, missing)
             .fails(412, failed)
+            .may_stay()
             .writes(),
         bulk(),
     ]
@@ -316,6 +325,11 @@ fn condition(name: &str, what: &str) -> Value {
 fn request_id() -> Value {
     let what = "the name of the wish: sent again with the same one, it is not done again";
     parameter("Request-Id", "header", false, named("RequestId"), what)
+}
+
+fn max_forwards() -> Value {
+    let what = "0: the node does not pass the request on, and says 421 with the owner if it is not that itself";
+    parameter("Max-Forwards", "header", false, json!({ "type": "integer", "minimum": 0 }), what)
 }
 
 fn name_of_wish() -> Value {

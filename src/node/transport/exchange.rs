@@ -10,7 +10,8 @@ use chordal_protocol::{Reply, Request, keeper};
 use tokio::runtime::Handle;
 
 use super::super::{Config, wire};
-use crate::http::{KEY_LIMIT, PEER_BODY};
+use crate::http::PEER_BODY;
+use crate::node::KEY_LIMIT;
 
 /// The largest answer to a question whose answer has no content in it.
 pub(super) const PLAIN_ANSWER: usize = 1 << 20;
