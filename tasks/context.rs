@@ -1,6 +1,7 @@
 //! What every task works with, and how it asks the ring.
 
 use std::future::Future;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use chordal::client::{Client, Error};
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) state: StateFile,
     /// Asks nodes.
     pub(crate) client: Client,
+    /// The secret file of the ring, in full, if it is closed to strangers.
+    pub(crate) secret_file: Option<PathBuf>,
     /// Whether a program reads the output.
     pub(crate) json: bool,
     /// Is cancelled by Ctrl-C and SIGTERM.

@@ -4,6 +4,7 @@
 //! start time, is written as `starting`. Its readiness is waited for without the lock, so several come up at once. So at
 //! any moment the file names every process that there is, and any `tasks` can tell from it what became of them.
 
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(crate) struct Plan {
     port: u16,
     memory: bool,
     options: Vec<String>,
+    secret_file: Option<PathBuf>,
     contacts: Contacts,
 }
 
@@ -52,7 +54,7 @@ pub(crate) enum Contacts {
 
 impl Plan {
     /// A node with these options.
-    pub(crate) fn new(options: &NodeOptions, contacts: Contacts) -> Plan {
+    pub(crate) fn new(context: &Context, options: &NodeOptions, contacts: Contacts) -> Plan {
         let mut arguments = Vec::new();
         if options.lab {
             arguments.push("--lab".to_owned());
@@ -61,12 +63,13 @@ impl Plan {
             arguments.extend(["--routing".to_owned(), routing.word().to_owned()]);
         }
         let (host, memory) = (options.host.clone(), options.memory);
-        Plan { name: None, host, port: 0, memory, options: arguments, contacts }
+        let secret_file = context.secret_file.clone();
+        Plan { name: None, host, port: 0, memory, options: arguments, secret_file, contacts }
     }
 
     /// A node with the options of `add` and `join`.
-    pub(crate) fn of_newcomer(newcomer: &cli::Newcomer, contacts: Contacts) -> Plan {
-        let plan = Plan::new(&newcomer.options, contacts).port(newcomer.port).placed(newcomer.id.as_deref());
+    pub(crate) fn of_newcomer(context: &Context, newcomer: &cli::Newcomer, contacts: Contacts) -> Plan {
+        let plan = Plan::new(context, &newcomer.options, contacts).port(newcomer.port).placed(newcomer.id.as_deref());
         Plan { name: newcomer.name.clone(), ..plan }
     }
 
@@ -135,9 +138,15 @@ pub(crate) fn spawn_new(state: &mut NetworkState, places: &Places, plan: &Plan) 
         Contacts::At(addr) => vec![addr.clone()],
         Contacts::Running => running_contacts(state)?,
     };
+    if state.secret_file.is_none() {
+        state.secret_file.clone_from(&plan.secret_file);
+    }
     let (log, data_dir) = places.make(&name, plan.memory)?;
     let mut entry = NodeEntry::starting(name, plan.host.clone(), plan.port, log, data_dir);
     entry.options.clone_from(&plan.options);
+    if let Some(file) = &plan.secret_file {
+        entry.options.extend(["--secret-file".to_owned(), file.display().to_string()]);
+    }
     match spawn::spawn(&mut entry, &contacts) {
         Ok(child) => {
             state.nodes.push(entry.clone());

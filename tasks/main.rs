@@ -25,6 +25,7 @@ mod monitor;
 mod off_thread;
 mod output;
 mod screen;
+mod secret;
 mod simulate;
 mod start;
 mod store;
@@ -37,7 +38,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chordal::cli::parse;
-use chordal::client::Client;
 use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -93,6 +93,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Demo(task) => demo::demo(context, task).await,
         Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
+        Task::Secret(task) => secret::secret(task),
         Task::Completions(task) => completions::completions(task),
     }
 }
@@ -101,9 +102,12 @@ fn work(cli: &Cli) -> Result<Report> {
     // One thread is enough for one who mostly waits; nodes have runtimes of their own, in their own processes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
+        let state = StateFile::at(&cli.state)?;
+        let secret_file = secret::file(cli, &state)?;
         let context = Context {
-            state: StateFile::at(&cli.state)?,
-            client: Client::new(),
+            client: secret::client(secret_file.as_deref(), &cli.task)?,
+            state,
+            secret_file,
             json: cli.json,
             interrupt: interrupt()?,
         };
@@ -126,7 +130,7 @@ fn ends_itself(task: &Task) -> bool {
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
         Task::Put(_) | Task::Get(_) | Task::Cas(_) => false,
-        Task::Simulate(_) => false,
+        Task::Simulate(_) | Task::Secret(_) => false,
     }
 }
 

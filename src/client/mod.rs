@@ -26,6 +26,7 @@ mod kv;
 mod source;
 mod transport;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Mode};
@@ -34,6 +35,7 @@ use reqwest::header::HeaderName;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
+use crate::auth::KeyRing;
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
@@ -75,6 +77,12 @@ impl Client {
     /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
     pub fn with_timeout(timeout: Duration) -> Client {
         Client { transport: Transport::new(timeout) }
+    }
+
+    /// The same client for a ring that is closed to strangers: it signs what it sends, and takes no answer that is not signed.
+    pub fn with_keys(mut self, keys: Arc<KeyRing>) -> Client {
+        self.transport.keys = Some(keys);
+        self
     }
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.

@@ -1,16 +1,18 @@
 //! Requests and answers over one pool of connections.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
+use crate::auth::{Awaited, KeyRing};
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -96,6 +98,7 @@ impl Ask {
 pub(super) struct Transport {
     http: reqwest::Client,
     timeout: Duration,
+    pub(super) keys: Option<Arc<KeyRing>>,
 }
 
 impl Transport {
@@ -110,7 +113,7 @@ impl Transport {
             .tcp_nodelay(true)
             .build()
             .expect("an HTTP client without TLS and proxies needs nothing that could be missing");
-        Transport { http, timeout }
+        Transport { http, timeout, keys: None }
     }
 
     /// Sends it and reads the answer as JSON.
@@ -126,7 +129,7 @@ impl Transport {
 
     /// Sends it. Success is an answer, and so are these other statuses; any other is an error.
     pub(super) async fn answer(&self, ask: &Ask, also: &[u16]) -> Result<Answer, Error> {
-        let mut response = match self.send(ask).await {
+        let (mut response, awaited) = match self.send(ask).await {
             Err(error) if ask.again && lost_its_connection(&error) => self.send(ask).await,
             answer => answer,
         }
@@ -140,6 +143,12 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
+        if let Some(awaited) = awaited
+            && !may_come_unsigned(status)
+        {
+            let checked = awaited.check(status.as_u16(), &headers, &body);
+            checked.map_err(|not_signed| garbled(ask, not_signed.to_string()))?;
+        }
         if status.is_success() || also.contains(&status.as_u16()) {
             Ok(Answer { status: status.as_u16(), headers, body })
         } else {
@@ -147,7 +156,8 @@ impl Transport {
         }
     }
 
-    async fn send(&self, ask: &Ask) -> Result<reqwest::Response, reqwest::Error> {
+    /// Sends it, signed if there is a key. Each time anew: a request is taken once.
+    async fn send(&self, ask: &Ask) -> Result<(reqwest::Response, Option<Awaited>), reqwest::Error> {
         let mut request = self.http.request(ask.method.clone(), format!("http://{}{}", ask.addr, ask.path));
         for (name, value) in &ask.headers {
             request = request.header(name, value);
@@ -155,7 +165,9 @@ impl Transport {
         if let Some(body) = &ask.body {
             request = request.body(body.clone());
         }
-        request.send().await
+        let mut request = request.build()?;
+        let awaited = self.keys.as_ref().map(|keys| sign(keys, &mut request, ask.body.as_deref().unwrap_or_default()));
+        Ok((self.http.execute(request).await?, awaited))
     }
 
     fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {
@@ -170,6 +182,24 @@ impl Transport {
         };
         Error::Unreachable { addr: ask.addr.clone(), reason }
     }
+}
+
+fn sign(keys: &KeyRing, request: &mut reqwest::Request, body: &[u8]) -> Awaited {
+    let url = request.url();
+    let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let sent = keys.sign(request.method().as_str(), &host, &target, request.headers(), body);
+    request.headers_mut().insert(AUTHORIZATION, sent.authorization);
+    sent.awaited
+}
+
+/// Whether an answer with this status tells nothing that somebody could gain by forging: the request has failed, and the
+/// node may not have known who asks, or not have had room for an answer of its own.
+fn may_come_unsigned(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 408 | 413 | 414 | 429 | 431 | 500..)
 }
 
 /// The connection broke between question and answer, as a kept one does when its server has closed it meanwhile.

@@ -31,6 +31,10 @@ pub enum Kind {
     Malformed,
     /// 400: what was sent can be read and makes no sense.
     Invalid,
+    /// 401: the request is not signed with a key of the ring.
+    Stranger,
+    /// 403: it is, but the key is not for that.
+    Forbidden,
     /// 403: a page of another site asks, in a browser.
     CrossSite,
     /// 404: no such path.
@@ -86,6 +90,8 @@ impl Kind {
         match self {
             Kind::Malformed => (S::BAD_REQUEST, "malformed", "The request cannot be read"),
             Kind::Invalid => (S::BAD_REQUEST, "invalid", "The request makes no sense"),
+            Kind::Stranger => (S::UNAUTHORIZED, "stranger", "The ring is closed to strangers"),
+            Kind::Forbidden => (S::FORBIDDEN, "forbidden", "The key is not for that"),
             Kind::CrossSite => (S::FORBIDDEN, "cross-site", "A page of another site asks"),
             Kind::NoRoute => (S::NOT_FOUND, "no-such-route", "There is no such route"),
             Kind::NoValue => (S::NOT_FOUND, "no-such-value", "There is no such value"),

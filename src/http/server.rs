@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::Limits;
+use super::authenticate::Ends;
 use super::connection::{Answer, Watch, Watched};
 use super::places::{Admission, Hold, Place, Places, refuse};
 
@@ -141,7 +142,10 @@ impl Server {
     /// Serves one connection to its end.
     async fn converse(self: Arc<Self>, stream: TcpStream, place: Place) {
         let watch = place.watch();
-        let service = service_fn(|request| self.answer(request, &watch, place.hold()));
+        // A socket that does not know its ends is dead.
+        let Ok(local) = stream.local_addr() else { return };
+        let ends = Ends { local };
+        let service = service_fn(|request| self.answer(request, ends, &watch, place.hold()));
         let socket = TokioIo::new(Watched::new(stream, watch.clone()));
         let mut talk = pin!(self.http.serve_connection(socket, service));
         let mut alarm = pin!(sleep_until(Instant::now() + self.limits.idle));
@@ -169,6 +173,7 @@ impl Server {
     fn answer(
         &self,
         request: Request<Incoming>,
+        ends: Ends,
         watch: &Arc<Watch>,
         hold: Hold,
     ) -> impl Future<Output = Result<Response<Answer>, std::convert::Infallible>> + use<> {
@@ -176,6 +181,7 @@ impl Server {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.limits);
         request.extensions_mut().insert(hold);
+        request.extensions_mut().insert(ends);
         let (answer, watch) = (self.router.clone().oneshot(request), watch.clone());
         async move { answer.await.map(|response| response.map(|body| Answer::new(body, watch))) }
     }

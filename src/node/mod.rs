@@ -31,6 +31,7 @@ use chordal_protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::auth::Security;
 pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
@@ -91,6 +92,11 @@ impl Node {
     /// Whether its ring was created for lessons.
     pub fn is_lab(&self) -> bool {
         self.inner.driver.lock().chord.ring().is_some_and(|ring| ring.lab)
+    }
+
+    /// How it keeps strangers out.
+    pub(crate) fn security(&self) -> &Security {
+        &self.inner.config.security
     }
 
     /// Its predecessor.

@@ -17,6 +17,7 @@ use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
+use crate::auth::Role;
 use crate::client::Source;
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
@@ -95,7 +96,7 @@ impl Node {
             _ => Chord::new(me, config.protocol.clone()),
         };
         let peers = Peers::new(config.patience.clone());
-        let transport = HttpTransport::new(Arc::clone(&peers))
+        let transport = HttpTransport::new(Arc::clone(&peers), &config.security)
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
         let keeper = match Keeping::remembered(&*store)? {
             Some(durable) => Keeper::restored(chord.me().clone(), durable, config.content.clone()),
@@ -248,10 +249,13 @@ fn check(config: &Config) -> Result<(), StartError> {
     if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) {
         return wrong("a value is kept on from 1 to 16 nodes");
     }
+    if config.security.keys.as_ref().is_some_and(|keys| keys.role() < Role::Node) {
+        return wrong("the secret file has no [[node]] key, and a node needs one: the file of clients is another one");
+    }
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
     }
-    for addr in config.advertise.iter().chain(&config.pred).chain(&config.succ) {
+    for addr in config.advertise.iter().chain(&config.security.known_as).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;
     }
     Ok(())
@@ -299,13 +303,29 @@ async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<Tcp
     let addr = join_host_port(&config.host, config.port);
     let failed = |source| StartError::Listen { addr: addr.clone(), source };
     let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
-    if let Some(open) = resolved.iter().find(|addr| !is_loopback(addr.ip())) {
-        return Err(StartError::Config(format!(
-            "{open} can be reached from other machines, and this version has no ring secret yet that would keep strangers \
-             out: listen on a loopback address such as 127.0.0.1"
-        )));
+    if !config.security.is_closed() {
+        let reached = resolved.iter().map(SocketAddr::ip).find(|ip| !is_loopback(*ip)).map(|ip| ip.to_string());
+        let told = match &config.advertise {
+            Some(advertise) if reached.is_none() => is_elsewhere(advertise).await.then(|| advertise.clone()),
+            _ => None,
+        };
+        if let Some(open) = reached.or(told) {
+            return Err(StartError::Config(format!(
+                "{open} can be reached from other machines, and nothing would keep strangers out: give the node the secret of its \
+                 ring with --secret-file (`tasks secret new ring.secret` writes one), or listen on a loopback address such as \
+                 127.0.0.1"
+            )));
+        }
     }
     TcpListener::bind(&resolved[..]).await.map_err(failed)
+}
+
+/// Whether others are told an address that is not, or not surely, on this machine: traffic would be led here from elsewhere.
+async fn is_elsewhere(advertise: &str) -> bool {
+    match tokio::net::lookup_host(advertise).await {
+        Ok(mut resolved) => resolved.any(|addr| !is_loopback(addr.ip())),
+        Err(_) => true,
+    }
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

@@ -2,6 +2,7 @@
 
 mod overlay;
 mod protocol;
+mod secret;
 mod values;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub(crate) use overlay::{
     OverlayTask, OverlayWork, Parameter, Which,
 };
 pub(crate) use protocol::{Protocol, Protocols};
+pub(crate) use secret::Secret;
 pub(crate) use values::{Cas, Export, Get, Import, Put};
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
@@ -30,6 +32,9 @@ pub(crate) struct Cli {
     /// Where the ring is remembered; its nodes' logs/ and data/ lie beside it.
     #[arg(long, global = true, env = "CHORDAL_STATE", default_value = "network_state.json", value_name = "FILE")]
     pub(crate) state: PathBuf,
+    /// The keys of the ring, if it is closed to strangers; what boots it remembers where they are.
+    #[arg(long, global = true, env = "CHORDAL_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
     /// Print one JSON value and nothing else on standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -91,6 +96,9 @@ pub(crate) enum Task {
     /// Simulate rings under faults, or overlays of up to a million nodes.
     #[command(subcommand)]
     Simulate(Simulate),
+    /// Write a secret file, or replace its keys while the ring runs.
+    #[command(subcommand)]
+    Secret(Secret),
     /// Print a completion script for a shell.
     Completions(Completions),
 }

@@ -13,6 +13,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::detector::{Detector, Kind, Patience, Standing, stood_still};
 use super::wire;
+use crate::auth::{KeyRing, Security};
 use exchange::{Failure, PLAIN_ANSWER, UnderWay, longest_answer};
 
 /// The asked node gave no answer that can be used.
@@ -66,6 +67,7 @@ pub struct HttpTransport {
     /// Without kept connections: what a late node is asked with. A connection from before a cut may stay mute after it.
     afresh: reqwest::Client,
     peers: Arc<Peers>,
+    keys: Option<Arc<KeyRing>>,
 }
 
 /// How many connections to one node are kept while they are idle, and for how long. A client that has 32 requests under
@@ -79,7 +81,7 @@ const CONNECTING: Duration = Duration::from_secs(1);
 
 impl HttpTransport {
     /// A transport that learns and respects what is known of the peers.
-    pub(crate) fn new(peers: Arc<Peers>) -> Result<HttpTransport, reqwest::Error> {
+    pub(crate) fn new(peers: Arc<Peers>, security: &Security) -> Result<HttpTransport, reqwest::Error> {
         let client = |kept| {
             reqwest::Client::builder()
                 .no_proxy()
@@ -90,15 +92,16 @@ impl HttpTransport {
                 .tcp_nodelay(true)
                 .build()
         };
-        Ok(HttpTransport { client: client(POOLED)?, afresh: client(0)?, peers })
+        Ok(HttpTransport { client: client(POOLED)?, afresh: client(0)?, peers, keys: security.keys.clone() })
     }
 
     /// Asks; what comes of it is noted even if nobody waits for it any more.
     fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
+        let keys = self.keys.clone();
         UnderWay::new(tokio::spawn(async move {
             let limit = peers.patience.bounds(kind).limit;
-            let outcome = exchange::exchange(&client, &addr, body, longest, limit).await;
+            let outcome = exchange::exchange(&client, keys.as_deref(), &addr, body, longest, limit).await;
             peers.with(|detector, now| match &outcome {
                 Ok((_, took)) => detector.answered(&addr, kind, *took, now),
                 Err(failure) if failure.is_final() => detector.condemn(&addr, now),
