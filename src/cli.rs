@@ -291,7 +291,7 @@ fn config(args: StartArgs) -> Result<Config, String> {
         value_limit: args.value_limit,
         replication_factor: args.replication_factor,
         stabilize_interval: Duration::from_millis(args.stabilize_interval),
-        security: args.security.load().map_err(|error| error.to_string())?,
+        security: args.security.load()?,
         ..Config::default()
     })
 }

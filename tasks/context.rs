@@ -1,13 +1,13 @@
 //! What every task works with, and how it asks the ring.
 
 use std::future::Future;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use chordal::client::{Client, Error};
 use rand::seq::SliceRandom as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::closed_by::ClosedBy;
 use crate::network_state::{NodeEntry, Status};
 use crate::state_file::StateFile;
 
@@ -21,8 +21,8 @@ pub(crate) struct Context {
     pub(crate) state: StateFile,
     /// Asks nodes.
     pub(crate) client: Client,
-    /// The secret file of the ring, in full, if it is closed to strangers.
-    pub(crate) secret_file: Option<PathBuf>,
+    /// What nodes of the ring are started with, if it is closed to strangers.
+    pub(crate) closed_by: ClosedBy,
     /// Whether a program reads the output.
     pub(crate) json: bool,
     /// Is cancelled by Ctrl-C and SIGTERM.

@@ -4,7 +4,6 @@
 //! start time, is written as `starting`. Its readiness is waited for without the lock, so several come up at once. So at
 //! any moment the file names every process that there is, and any `tasks` can tell from it what became of them.
 
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use chordal::node::member_in;
 use rand::seq::IndexedRandom as _;
 
 use crate::cli::{self, NodeOptions};
+use crate::closed_by::ClosedBy;
 use crate::context::Context;
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output;
@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     port: u16,
     memory: bool,
     options: Vec<String>,
-    secret_file: Option<PathBuf>,
+    closed_by: ClosedBy,
     contacts: Contacts,
 }
 
@@ -63,8 +63,8 @@ impl Plan {
             arguments.extend(["--routing".to_owned(), routing.word().to_owned()]);
         }
         let (host, memory) = (options.host.clone(), options.memory);
-        let secret_file = context.secret_file.clone();
-        Plan { name: None, host, port: 0, memory, options: arguments, secret_file, contacts }
+        let closed_by = context.closed_by.clone();
+        Plan { name: None, host, port: 0, memory, options: arguments, closed_by, contacts }
     }
 
     /// A node with the options of `add` and `join`.
@@ -138,15 +138,11 @@ pub(crate) fn spawn_new(state: &mut NetworkState, places: &Places, plan: &Plan) 
         Contacts::At(addr) => vec![addr.clone()],
         Contacts::Running => running_contacts(state)?,
     };
-    if state.secret_file.is_none() {
-        state.secret_file.clone_from(&plan.secret_file);
-    }
+    plan.closed_by.remember(state);
     let (log, data_dir) = places.make(&name, plan.memory)?;
     let mut entry = NodeEntry::starting(name, plan.host.clone(), plan.port, log, data_dir);
     entry.options.clone_from(&plan.options);
-    if let Some(file) = &plan.secret_file {
-        entry.options.extend(["--secret-file".to_owned(), file.display().to_string()]);
-    }
+    entry.options.extend(plan.closed_by.options());
     match spawn::spawn(&mut entry, &contacts) {
         Ok(child) => {
             state.nodes.push(entry.clone());

@@ -6,7 +6,9 @@
 mod add;
 mod batch;
 mod boot;
+mod certs;
 mod cli;
+mod closed_by;
 mod completions;
 mod context;
 mod crawl;
@@ -38,12 +40,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use chordal::cli::parse;
+use chordal::client::Client;
 use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Task};
+use closed_by::ClosedBy;
 use context::Context;
 use output::Report;
 use state_file::StateFile;
@@ -94,6 +98,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
         Task::Secret(task) => secret::secret(task),
+        Task::Certs(task) => certs::certs(task),
         Task::Completions(task) => completions::completions(task),
     }
 }
@@ -103,11 +108,11 @@ fn work(cli: &Cli) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let state = StateFile::at(&cli.state)?;
-        let secret_file = secret::file(cli, &state)?;
+        let closed_by = ClosedBy::of(cli, &state)?;
         let context = Context {
-            client: secret::client(secret_file.as_deref(), &cli.task)?,
+            client: Client::new().with_security(&closed_by.security(&cli.task)?),
             state,
-            secret_file,
+            closed_by,
             json: cli.json,
             interrupt: interrupt()?,
         };
@@ -130,7 +135,7 @@ fn ends_itself(task: &Task) -> bool {
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
         Task::Put(_) | Task::Get(_) | Task::Cas(_) => false,
-        Task::Simulate(_) | Task::Secret(_) => false,
+        Task::Simulate(_) | Task::Secret(_) | Task::Certs(_) => false,
     }
 }
 

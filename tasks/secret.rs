@@ -1,43 +1,17 @@
-//! `tasks secret`: the secret file of a ring, and the file that all other tasks use.
+//! `tasks secret`: the secret file of a ring.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use chordal::auth::{KeyFile, KeyRing, NewKey, Role};
-use chordal::client::Client;
+use chordal::auth::{KeyFile, NewKey, Role};
 use serde_json::json;
 
-use crate::cli::{self, Cli, Task};
+use crate::cli;
 use crate::output::Report;
-use crate::state_file::StateFile;
-
-/// The secret file that was named, or the one that the ring was booted with, in full.
-pub(crate) fn file(cli: &Cli, state: &StateFile) -> Result<Option<PathBuf>> {
-    match (&cli.secret_file, &cli.task) {
-        (Some(file), _) => Ok(Some(std::path::absolute(file).context("--secret-file")?)),
-        // A new ring is open unless it is told otherwise.
-        (None, Task::Boot(_) | Task::Demo(_)) => Ok(None),
-        // A state that cannot be read is told about by the task that needs it.
-        (None, _) => Ok(state.load().ok().flatten().and_then(|state| state.secret_file)),
-    }
-}
-
-/// A client that signs with the keys of this file. Tasks that end processes or look at files go without.
-pub(crate) fn client(file: Option<&Path>, task: &Task) -> Result<Client> {
-    let Some(file) = file else { return Ok(Client::new()) };
-    match KeyRing::open(file) {
-        Ok(keys) => Ok(Client::new().with_keys(Arc::new(keys))),
-        Err(_) if matches!(task, Task::Killall(_) | Task::Kill(_) | Task::List | Task::Logs(_) | Task::Secret(_)) => {
-            Ok(Client::new())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// Writes and changes secret files.
 pub(crate) fn secret(task: &cli::Secret) -> Result<Report> {

@@ -6,20 +6,28 @@
 
 mod key_file;
 mod key_ring;
+mod nets;
 mod replays;
 mod signature;
+mod tls;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use key_file::{Key, Keys};
 pub use key_file::{KeyFile, KeyFileError, NewKey};
 pub(crate) use key_ring::now;
 pub use key_ring::{Awaited, KeyRing, NotSigned, Sent};
+pub(crate) use nets::Nets;
 pub(crate) use replays::{Refused, Replays, WINDOW};
 pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, reply_mac};
+
+pub use tls::{Tls, TlsError, role_name};
+pub(crate) use tls::{explain, prepare, role_of, scheme};
 
 /// What somebody may do. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,13 +58,43 @@ pub struct Security {
     pub keys: Option<Arc<KeyRing>>,
     /// Let requests that a reader may send pass without a signature, as browsers send them.
     pub open_read: bool,
+    /// The certificate of a node and the authority of its ring. With them every connection is one of mutual TLS.
+    pub tls: Option<Tls>,
     /// Further `host:port` by which clients call this node, such as that of a forwarded port.
     pub known_as: Vec<String>,
+    /// The nets in which other nodes are called; without any, addresses like the node's own.
+    pub allowed: Vec<IpNet>,
+    /// What one client may ask.
+    pub limits: ClientLimits,
+}
+
+/// What one client may ask: one IPv4 address, or one /64 of IPv6. Other nodes may ask more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Requests a second, and as many at once; 0 is any number.
+    pub requests: u32,
+    /// Connections at once.
+    pub connections: usize,
+    /// Whether that holds for programs of this machine too.
+    pub on_loopback: bool,
+}
+
+impl ClientLimits {
+    /// Whether they hold for who comes from there.
+    pub(crate) fn hold_for(&self, ip: IpAddr) -> bool {
+        self.on_loopback || !ip.to_canonical().is_loopback()
+    }
+}
+
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits { requests: 1000, connections: 256, on_loopback: false }
+    }
 }
 
 impl Security {
     /// Whether strangers are kept out.
     pub fn is_closed(&self) -> bool {
-        self.keys.is_some()
+        self.keys.is_some() || self.tls.is_some()
     }
 }

@@ -43,7 +43,8 @@ impl Replays {
     /// Takes a request once. Times are milliseconds since 1970.
     pub(crate) fn take(&mut self, now: u64, signed: u64, nonce: [u8; 16]) -> Result<(), Refused> {
         if now.abs_diff(signed) > WINDOW {
-            return Err(Refused::Stale(signed.saturating_sub(now) as i64 - now.saturating_sub(signed) as i64));
+            let by = i64::try_from(now.abs_diff(signed)).unwrap_or(i64::MAX);
+            return Err(Refused::Stale(if signed < now { -by } else { by }));
         }
         if signed < self.floor {
             return Err(Refused::Forgotten);

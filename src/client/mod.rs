@@ -26,7 +26,6 @@ mod kv;
 mod source;
 mod transport;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Mode};
@@ -35,7 +34,7 @@ use reqwest::header::HeaderName;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
-use crate::auth::KeyRing;
+use crate::auth::Security;
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
@@ -76,13 +75,18 @@ impl Client {
 
     /// A client that gives up on a request after `timeout`. Panics as [`Client::new`] does.
     pub fn with_timeout(timeout: Duration) -> Client {
-        Client { transport: Transport::new(timeout) }
+        Client { transport: Transport::new(timeout, Security::default()) }
     }
 
-    /// The same client for a ring that is closed to strangers: it signs what it sends, and takes no answer that is not signed.
-    pub fn with_keys(mut self, keys: Arc<KeyRing>) -> Client {
-        self.transport.keys = Some(keys);
-        self
+    /// The same client for a ring that is closed to strangers: with keys it signs what it sends, and takes no answer that is not
+    /// signed; with a certificate it speaks mutual TLS.
+    pub fn with_security(self, security: &Security) -> Client {
+        Client { transport: Transport::new(self.transport.timeout(), security.clone()) }
+    }
+
+    /// The same client, with another timeout and connections of its own.
+    pub fn within(&self, timeout: Duration) -> Client {
+        Client { transport: Transport::new(timeout, self.transport.security.clone()) }
     }
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
-use crate::auth::{Awaited, KeyRing};
+use crate::auth::{self, Awaited, KeyRing, Security};
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -98,12 +98,15 @@ impl Ask {
 pub(super) struct Transport {
     http: reqwest::Client,
     timeout: Duration,
-    pub(super) keys: Option<Arc<KeyRing>>,
+    keys: Option<Arc<KeyRing>>,
+    scheme: &'static str,
+    /// What it was made with.
+    pub(super) security: Security,
 }
 
 impl Transport {
-    pub(super) fn new(timeout: Duration) -> Transport {
-        let http = reqwest::Client::builder()
+    pub(super) fn new(timeout: Duration, security: Security) -> Transport {
+        let http = auth::prepare(reqwest::Client::builder(), security.tls.as_ref())
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(IDLE_PER_HOST)
@@ -112,8 +115,16 @@ impl Transport {
             .timeout(timeout)
             .tcp_nodelay(true)
             .build()
-            .expect("an HTTP client without TLS and proxies needs nothing that could be missing");
-        Transport { http, timeout, keys: None }
+            .expect(
+                "an HTTP client that is told its certificates, and has no proxies, needs nothing that could be missing",
+            );
+        let scheme = auth::scheme(security.tls.as_ref());
+        Transport { http, timeout, keys: security.keys.clone(), scheme, security }
+    }
+
+    /// How long a request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Sends it and reads the answer as JSON.
@@ -158,7 +169,7 @@ impl Transport {
 
     /// Sends it, signed if there is a key. Each time anew: a request is taken once.
     async fn send(&self, ask: &Ask) -> Result<(reqwest::Response, Option<Awaited>), reqwest::Error> {
-        let mut request = self.http.request(ask.method.clone(), format!("http://{}{}", ask.addr, ask.path));
+        let mut request = self.http.request(ask.method.clone(), format!("{}://{}{}", self.scheme, ask.addr, ask.path));
         for (name, value) in &ask.headers {
             request = request.header(name, value);
         }
@@ -177,6 +188,8 @@ impl Transport {
             "no connection came about in time".to_owned()
         } else if error.is_timeout() {
             format!("no answer within {} s", self.timeout.as_secs_f32())
+        } else if let Some(told) = auth::explain(error) {
+            told
         } else {
             root_cause(error)
         };

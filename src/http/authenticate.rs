@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -17,8 +18,9 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
+use super::rates::Rates;
 use super::{ApiError, Kind};
-use crate::auth::{self, Key, KeyRing, Refused, Replays, Role, Security, Signature, Signed, WINDOW};
+use crate::auth::{self, ClientLimits, Key, KeyRing, Refused, Replays, Role, Security, Signature, Signed, WINDOW};
 
 /// The routes that only nodes may use, and those who run the ring.
 pub(super) const OF_NODES: [(&str, &str); 6] = [
@@ -33,20 +35,24 @@ pub(super) const OF_NODES: [(&str, &str); 6] = [
 /// The routes that everyone may use, signed or not: what watches processes has no keys.
 pub(super) const OF_ALL: [&str; 2] = ["/health/live", "/health/ready"];
 
-/// The port of a Host header that has none.
-const USUAL_PORT: &str = ":80";
-
 /// The ends of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
     /// Ours.
     pub(super) local: SocketAddr,
+    /// That of who asks.
+    pub(super) remote: SocketAddr,
+    /// What its certificate says that it may do.
+    pub(super) role: Option<Role>,
 }
 
 /// What keeps strangers out.
 pub(super) struct Gate {
-    keys: Arc<KeyRing>,
+    keys: Option<Arc<KeyRing>>,
+    has_tls: bool,
     open_read: bool,
+    limits: ClientLimits,
+    rates: Option<Rates>,
     /// By what names this node is called, in lower case.
     names: Vec<String>,
     replays: Mutex<HashMap<String, Replays>>,
@@ -57,16 +63,42 @@ pub(super) struct Gate {
 impl Gate {
     /// The gate of the node at `addr`; `None` if it is open to all.
     pub(super) fn new(security: &Security, addr: &str) -> Option<Arc<Gate>> {
-        let keys = Arc::clone(security.keys.as_ref()?);
+        if !security.is_closed() && !security.limits.on_loopback {
+            return None;
+        }
         let names = std::iter::once(addr).chain(security.known_as.iter().map(String::as_str));
         let names = names.map(str::to_ascii_lowercase).collect();
         let (replays, since) = (Mutex::default(), auth::now());
-        Some(Arc::new(Gate { keys, open_read: security.open_read, names, replays, since }))
+        let Security { keys, open_read, limits, .. } = security.clone();
+        let rates = NonZeroU32::new(limits.requests).map(Rates::new);
+        let has_tls = security.tls.is_some();
+        Some(Arc::new(Gate { keys, has_tls, open_read, limits, rates, names, replays, since }))
+    }
+
+    /// Whether the request may pass, and how.
+    fn admit(&self, request: &Request) -> Result<Pass, ApiError> {
+        let Some(needed) = needed(request.method(), request.uri().path()) else { return Ok(Pass::Anybody) };
+        if self.has_tls {
+            let role = request.extensions().get::<Ends>().and_then(|ends| ends.role);
+            if role.is_none_or(|role| role < needed) {
+                let shown = role.map_or("nobody of this ring".to_owned(), |role| format!("a {role}"));
+                let detail = format!("the certificate is that of {shown}, and this takes that of a {needed}");
+                return Err(ApiError::new(Kind::Forbidden, detail));
+            }
+        }
+        match &self.keys {
+            Some(keys) => match self.signer(keys, needed, request)? {
+                Some(signer) => Ok(Pass::Signed(signer)),
+                None => Ok(Pass::Anybody),
+            },
+            // Who may ask what nodes ask is one.
+            None if needed == Role::Node => Ok(Pass::Node),
+            None => Ok(Pass::Anybody),
+        }
     }
 
     /// Who has signed the request; `None` if nobody needs to.
-    fn admit(&self, request: &Request) -> Result<Option<Admitted>, ApiError> {
-        let Some(needed) = needed(request.method(), request.uri().path()) else { return Ok(None) };
+    fn signer(&self, keys: &KeyRing, needed: Role, request: &Request) -> Result<Option<Admitted>, ApiError> {
         let Some(given) = request.headers().get(header::AUTHORIZATION) else {
             if needed == Role::Reader && self.open_read {
                 return Ok(None);
@@ -81,7 +113,7 @@ impl Gate {
                 auth::SCHEME
             ))
         })?;
-        let keys = self.keys.keys();
+        let keys = keys.keys();
         let key = keys.find(&signature.key).ok_or_else(|| {
             stranger(format!(
                 "this node has no key with the id {}: the request was signed with the key of another ring, or with one that was \
@@ -89,7 +121,7 @@ impl Gate {
                 signature.key.escape_default()
             ))
         })?;
-        let host = called(request);
+        let host = called(request, if self.has_tls { ":443" } else { ":80" });
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let signed = Signed { method: request.method().as_str(), host: &host, target, headers: request.headers() };
         if !signature.is_of(key, &signed) {
@@ -123,6 +155,21 @@ impl Gate {
         )))
     }
 
+    /// Counts a request of a client; an error if it has sent too many.
+    fn count(&self, request: &Request) -> Result<(), ApiError> {
+        let (Some(rates), Some(ends)) = (&self.rates, request.extensions().get::<Ends>()) else { return Ok(()) };
+        if !self.limits.hold_for(ends.remote.ip()) {
+            return Ok(());
+        }
+        rates.take(ends.remote.ip()).map_err(|_| {
+            let most = self.limits.requests;
+            let detail = format!(
+                "a client may send {most} requests a second to this node; send fewer, or through several nodes"
+            );
+            ApiError::new(Kind::TooMany, detail)
+        })
+    }
+
     fn take(&self, keys: &auth::Keys, signature: &Signature) -> Result<(), ApiError> {
         let now = auth::now();
         let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +195,22 @@ impl Gate {
     }
 }
 
+/// How a request passes.
+enum Pass {
+    /// Unsigned.
+    Anybody,
+    /// Unsigned, by a node.
+    Node,
+    /// Signed.
+    Signed(Admitted),
+}
+
+impl Pass {
+    fn is_of_node(&self) -> bool {
+        matches!(self, Pass::Node) || matches!(self, Pass::Signed(signer) if signer.key.role == Role::Node)
+    }
+}
+
 /// Who has signed a request, and what.
 struct Admitted {
     key: Key,
@@ -157,21 +220,21 @@ struct Admitted {
 
 /// The layer in front of the routes.
 pub(super) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.admit(&request) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(admitted)) => {
+    let admitted = gate.admit(&request);
+    // Also those who are refused: guessing has a price.
+    if !admitted.as_ref().is_ok_and(Pass::is_of_node)
+        && let Err(too_many) = gate.count(&request)
+    {
+        return too_many.into_response();
+    }
+    match admitted {
+        Ok(Pass::Anybody | Pass::Node) => next.run(request).await,
+        Ok(Pass::Signed(admitted)) => {
             let (digest, is_head) = (admitted.digest, request.method() == Method::HEAD);
             let request = request.map(|body| Body::new(Digested::new(body, digest)));
             sign(next.run(request).await, &admitted, is_head).await
         }
-        Err(refusal) => {
-            let asks = refusal.kind() == Kind::Stranger;
-            let mut response = refusal.into_response();
-            if asks {
-                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(auth::SCHEME));
-            }
-            response
-        }
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -192,11 +255,11 @@ fn needed(method: &Method, path: &str) -> Option<Role> {
 }
 
 /// The `host:port` that the sender has called, in lower case.
-fn called(request: &Request) -> String {
+fn called(request: &Request, usual_port: &str) -> String {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let host = host.to_ascii_lowercase();
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    if has_port { host } else { host + USUAL_PORT }
+    if has_port { host } else { host + usual_port }
 }
 
 fn stranger(detail: String) -> ApiError {
@@ -312,7 +375,7 @@ mod tests {
     fn the_host_that_was_called() {
         for (host, is) in [("H:1", "h:1"), ("h", "h:80"), ("[::1]", "[::1]:80"), ("[::1]:9", "[::1]:9"), ("", ":80")] {
             let request = Request::builder().header(header::HOST, host).body(Body::empty()).unwrap();
-            assert_eq!(called(&request), is);
+            assert_eq!(called(&request, ":80"), is);
         }
     }
 

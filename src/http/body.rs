@@ -70,7 +70,7 @@ fn too_large(limit: usize) -> ApiError {
 
 fn cut_short(error: &axum::Error) -> ApiError {
     // axum wraps an error once more for each body around another.
-    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| (*error).source());
     if let Some(changed) = causes.find_map(|cause| cause.downcast_ref::<WrongBody>()) {
         return ApiError::new(Kind::Stranger, format!("{changed}; nothing was done"));
     }

@@ -26,6 +26,7 @@ mod peer;
 mod places;
 mod precondition;
 mod query;
+mod rates;
 mod request_id;
 mod server;
 mod table;
@@ -40,7 +41,7 @@ pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;
 pub(crate) use query::Params;
-pub use server::serve;
+pub use server::{serve, serve_tls};
 use table::Table;
 
 /// The routes of `node`.

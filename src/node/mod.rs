@@ -31,7 +31,7 @@ use chordal_protocol::{
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::auth::Security;
+use crate::auth::{Nets, Security};
 pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
@@ -62,6 +62,8 @@ struct Inner {
     driver: Arc<Driver>,
     router: Router,
     config: Config,
+    /// Whom it calls.
+    nets: Nets,
     /// What requests for many things at once may have under way together.
     many: many::Lanes,
     /// Ends everything.
@@ -71,9 +73,9 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
+    fn new(driver: Arc<Driver>, router: Router, config: Config, nets: Nets, stop: CancellationToken) -> Inner {
         let (many, served) = (many::Lanes::default(), CancellationToken::new());
-        Inner { driver, router, config, many, stop, served }
+        Inner { driver, router, config, nets, many, stop, served }
     }
 }
 
@@ -253,6 +255,10 @@ impl Node {
     /// Asks whoever lives at an address who it is. What it says of its own address is not believed before that address
     /// says the same, and its id must belong to that address, unless it was placed on a ring for lessons.
     async fn greet(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
+        // The same is looked at when a connection is made; here it can be told for what it is.
+        if let Some(reason) = self.inner.nets.refused(addr).await {
+            return Err(NodeError::Invalid { reason });
+        }
         let said = self.hello(addr).await?;
         let (me, ring, _) = &said;
         let lie = |reason: String| NodeError::Peer { addr: addr.to_owned(), reason };

@@ -17,7 +17,7 @@ use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, maintenance};
 use crate::api::join_host_port;
-use crate::auth::Role;
+use crate::auth::{Nets, Role};
 use crate::client::Source;
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
@@ -83,6 +83,7 @@ impl Node {
         };
         let resumes = remembered.as_ref().is_some_and(goes_on);
         let me = identity(&config, &listener, remembered.as_ref())?;
+        let addr = me.addr.clone();
         let chord = match remembered {
             Some(mut durable) if resumes => {
                 durable.me.name = me.name;
@@ -96,7 +97,8 @@ impl Node {
             _ => Chord::new(me, config.protocol.clone()),
         };
         let peers = Peers::new(config.patience.clone());
-        let transport = HttpTransport::new(Arc::clone(&peers), &config.security)
+        let nets = Nets::new(&config.security.allowed, &own_addresses(&addr, &listener).await);
+        let transport = HttpTransport::new(Arc::clone(&peers), &config.security, nets.clone())
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
         let keeper = match Keeping::remembered(&*store)? {
             Some(durable) => Keeper::restored(chord.me().clone(), durable, config.content.clone()),
@@ -105,7 +107,7 @@ impl Node {
         let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
-        let node = Node { inner: Arc::new(Inner::new(driver, router, config, stop.clone())) };
+        let node = Node { inner: Arc::new(Inner::new(driver, router, config, nets, stop.clone())) };
         maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
@@ -120,9 +122,14 @@ impl Node {
     fn serve(&self, listener: TcpListener) {
         let node = self.clone();
         let stop = self.shutdown_token();
-        let limits = http::Limits::default();
+        let limits = http::Limits { clients: self.security().limits, ..http::Limits::default() };
         tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, http::router(node.clone()), limits, stop).await {
+            let router = http::router(node.clone());
+            let served = match &node.security().tls {
+                Some(tls) => http::serve_tls(listener, router, limits, tls, stop).await,
+                None => http::serve(listener, router, limits, stop).await,
+            };
+            if let Err(error) = served {
                 tracing::error!(%error, "the server has ended");
             }
             node.inner.served.cancel();
@@ -252,6 +259,9 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.security.keys.as_ref().is_some_and(|keys| keys.role() < Role::Node) {
         return wrong("the secret file has no [[node]] key, and a node needs one: the file of clients is another one");
     }
+    if config.security.tls.as_ref().is_some_and(|tls| tls.role() != Some(Role::Node)) {
+        return wrong("the certificate of --tls-cert is not that of a node: `tasks certs` makes one, node.pem");
+    }
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
     }
@@ -312,12 +322,20 @@ async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<Tcp
         if let Some(open) = reached.or(told) {
             return Err(StartError::Config(format!(
                 "{open} can be reached from other machines, and nothing would keep strangers out: give the node the secret of its \
-                 ring with --secret-file (`tasks secret new ring.secret` writes one), or listen on a loopback address such as \
+                 ring with --secret-file (`tasks secret new ring.secret` writes one) or certificates with --tls-cert (`tasks certs`), or listen on a loopback address such as \
                  127.0.0.1"
             )));
         }
     }
     TcpListener::bind(&resolved[..]).await.map_err(failed)
+}
+
+/// The addresses under which others call it, as far as they can be told.
+async fn own_addresses(addr: &str, listener: &TcpListener) -> Vec<IpAddr> {
+    match tokio::net::lookup_host(addr).await {
+        Ok(resolved) => resolved.map(|addr| addr.ip()).collect(),
+        Err(_) => listener.local_addr().map(|addr| addr.ip()).into_iter().collect(),
+    }
 }
 
 /// Whether others are told an address that is not, or not surely, on this machine: traffic would be led here from elsewhere.
@@ -339,6 +357,13 @@ fn is_loopback(ip: IpAddr) -> bool {
 fn identity(config: &Config, listener: &TcpListener, remembered: Option<&Durable>) -> Result<Contact, StartError> {
     let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
     let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
+    if local.ip().is_unspecified() && config.advertise.is_none() {
+        let reason = format!(
+            "--host {} listens everywhere, and others must know where to call: say so with --advertise",
+            config.host
+        );
+        return Err(StartError::Config(reason));
+    }
     let name = config.name.clone().unwrap_or_else(|| {
         remembered.map_or_else(|| format!("node-{}", local.port()), |durable| durable.me.name.clone())
     });

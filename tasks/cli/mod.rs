@@ -35,6 +35,9 @@ pub(crate) struct Cli {
     /// The keys of the ring, if it is closed to strangers; what boots it remembers where they are.
     #[arg(long, global = true, env = "CHORDAL_SECRET_FILE", value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// The certificates of the ring, as `tasks certs` makes them, if its nodes speak TLS; what boots it remembers where they are.
+    #[arg(long, global = true, env = "CHORDAL_CERTS", value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
     /// Print one JSON value and nothing else on standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -99,6 +102,8 @@ pub(crate) enum Task {
     /// Write a secret file, or replace its keys while the ring runs.
     #[command(subcommand)]
     Secret(Secret),
+    /// Make an authority of a ring's own, and certificates for its nodes and clients.
+    Certs(Certs),
     /// Print a completion script for a shell.
     Completions(Completions),
 }
@@ -360,6 +365,19 @@ pub(crate) enum Simulate {
     Protocol(Box<Protocol>),
     /// Chord and Kademlia networks of up to a million nodes.
     Overlay(Overlay),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Certs {
+    /// The directory for all of them; an authority that is there already makes new certificates.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A host under which nodes are called, besides this machine: an address or a name; once for each.
+    #[arg(long, value_name = "HOST", value_parser = parse::host)]
+    pub(crate) host: Vec<String>,
+    /// For how many days the certificates are good.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub(crate) days: u16,
 }
 
 #[derive(Debug, Args)]

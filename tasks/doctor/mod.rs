@@ -35,7 +35,7 @@ pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Repo
 
 /// Looks until all invariants hold, at most this long, and reports what was seen last.
 pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Report> {
-    let mut doctor = Doctor::default();
+    let mut doctor = Doctor::new(context);
     let deadline = Instant::now() + patience;
     loop {
         let state = context.state.ring()?;
@@ -63,13 +63,11 @@ struct Findings {
     absent: Vec<(String, String)>,
 }
 
-impl Default for Doctor {
-    fn default() -> Doctor {
-        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new() }
-    }
-}
-
 impl Doctor {
+    fn new(context: &Context) -> Doctor {
+        Doctor { client: context.client.within(crawl::ANSWER), silent: BTreeSet::new() }
+    }
+
     async fn look(&mut self, state: &NetworkState) -> Result<Findings> {
         let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
         let crawl = crawl::crawl(&self.client, alive.map(|node| node.addr()), &self.silent).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chordal::auth::KeyRing;
+use chordal::auth::{KeyRing, Security};
 use chordal::client::Client;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -32,7 +32,7 @@ fn keys_are_replaced_without_stopping_the_ring() {
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| {
             // Reads the file again as nodes do.
-            let client = Client::new().with_keys(keys.clone());
+            let client = Client::new().with_security(&Security { keys: Some(keys.clone()), ..Security::default() });
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             while !stop.load(Ordering::Relaxed) {
                 let number = stored.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,10 @@ fn keys_are_replaced_without_stopping_the_ring() {
     });
     assert_eq!((ids(&lab, "node").len(), ids(&lab, "client").len()), (1, 1));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let client = Client::new().with_keys(Arc::new(KeyRing::open(&retired).expect("keys")));
+    let client = Client::new().with_security(&Security {
+        keys: Some(Arc::new(KeyRing::open(&retired).expect("keys"))),
+        ..Security::default()
+    });
     let error = runtime.block_on(client.node_info(&addrs[0])).expect_err("it is retired");
     assert!(error.to_string().contains("no key with the id"), "{error}");
     lab.ok(&["doctor", "--wait", "30s"]);

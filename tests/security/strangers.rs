@@ -121,7 +121,7 @@ fn old_requests_and_wrong_clocks_are_refused() {
     let node = closed(lab.path(), &[NODE, CLIENT], &[]);
     let at = |time: i64| Request::new("GET", &node.addr, "/nodeinfo").signed_at(&CLIENT, time).send();
     let old = at(now() - 100_000);
-    stranger(&old, "signed 100 s ago");
+    stranger(&old, "s ago by the clock of this node");
     stranger(&old, "set the clocks");
     stranger(&at(now() + 100_000), "s in the future");
     stranger(&at(0), "s ago");

@@ -9,7 +9,8 @@ use reqwest::header::{AUTHORIZATION, HOST, HeaderMap};
 use tokio::task::JoinHandle;
 
 use super::super::{Config, wire};
-use crate::auth::KeyRing;
+use super::Caller;
+use crate::auth;
 use crate::http::{KEY_LIMIT, PEER_BODY};
 
 /// Where nodes are asked.
@@ -54,6 +55,9 @@ impl Failure {
         if error.is_timeout() {
             return Failure::Silent;
         }
+        if let Some(told) = auth::explain(error) {
+            return Failure::Unusable(told);
+        }
         // The innermost cause says it best: "Connection refused".
         let mut cause: &dyn std::error::Error = error;
         while let Some(deeper) = cause.source() {
@@ -72,32 +76,33 @@ pub(super) type Outcome = Result<(Reply, Duration), Failure>;
 /// Asks, and once more where the connection broke: one that was kept may have been closed under the question.
 pub(super) async fn exchange(
     client: &reqwest::Client,
-    keys: Option<&KeyRing>,
+    caller: &Caller,
     addr: &str,
     body: Bytes,
     longest: usize,
     limit: Duration,
 ) -> Outcome {
-    match post(client, keys, addr, body.clone(), longest, limit).await {
-        Err(Failure::Broken(_)) => post(client, keys, addr, body, longest, limit).await,
+    match post(client, caller, addr, body.clone(), longest, limit).await {
+        Err(Failure::Broken(_)) => post(client, caller, addr, body, longest, limit).await,
         outcome => outcome,
     }
 }
 
 async fn post(
     client: &reqwest::Client,
-    keys: Option<&KeyRing>,
+    caller: &Caller,
     addr: &str,
     body: Bytes,
     longest: usize,
     limit: Duration,
 ) -> Outcome {
+    caller.may_call(addr).map_err(Failure::Unusable)?;
     let began = Instant::now();
     let broken = |error: reqwest::Error| Failure::of(&error);
     // What is signed is the host as it is written here.
-    let mut request = client.post(format!("http://{addr}{PEER}")).timeout(limit).header(HOST, addr);
+    let mut request = client.post(format!("{}://{addr}{PEER}", caller.scheme)).timeout(limit).header(HOST, addr);
     let mut awaited = None;
-    if let Some(keys) = keys {
+    if let Some(keys) = &caller.keys {
         let sent = keys.sign("POST", addr, PEER, &HeaderMap::new(), &body);
         request = request.header(AUTHORIZATION, sent.authorization);
         awaited = Some(sent.awaited);
