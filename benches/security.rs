@@ -6,7 +6,6 @@
 //! `SECURITY_TURNS` (3), `SECURITY_VALUE_BYTES` (100).
 
 #[path = "load/mod.rs"]
-#[allow(dead_code, reason = "only the settings are used")]
 mod load;
 
 use std::process::Command;

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _};
 use serde::{Deserialize, Serialize};
@@ -146,10 +147,9 @@ impl KeyFile {
 }
 
 /// The keys of a ring, ready for use.
-pub(crate) struct Keys(Vec<Key>);
+pub(crate) struct Keys(Vec<Arc<Key>>);
 
 /// A key, ready for use.
-#[derive(Clone)]
 pub(crate) struct Key {
     pub(crate) id: String,
     pub(crate) role: Role,
@@ -171,7 +171,7 @@ impl fmt::Debug for Key {
 
 impl Keys {
     pub(super) fn of(file: &KeyFile) -> Result<Keys, String> {
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<Arc<Key>> = Vec::new();
         for (role, key) in file.keys() {
             let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             if !(1..=LONGEST_ID).contains(&key.id.len()) || !key.id.bytes().all(is_name) {
@@ -187,7 +187,7 @@ impl Keys {
                 secret.ok_or_else(|| format!("the secret of the {role} key {} is not of 64 hex digits", key.id))?;
             // HMAC takes keys of any length.
             let mac = Hmac::new_from_slice(&secret).map_err(|error| error.to_string())?;
-            keys.push(Key { id: key.id.clone(), role, mac });
+            keys.push(Arc::new(Key { id: key.id.clone(), role, mac }));
         }
         match keys.len() {
             0 => Err("it has no key".to_owned()),
@@ -197,17 +197,17 @@ impl Keys {
     }
 
     /// The key of this id.
-    pub(crate) fn find(&self, id: &str) -> Option<&Key> {
+    pub(crate) fn find(&self, id: &str) -> Option<&Arc<Key>> {
         self.0.iter().find(|key| key.id == id)
     }
 
     /// The key that signs: the first of the highest role.
-    pub(crate) fn signing(&self) -> Option<&Key> {
+    pub(crate) fn signing(&self) -> Option<&Arc<Key>> {
         // Sorted by role as they are read, the highest first.
         self.0.first()
     }
 
-    /// Whether the key of this id is still there.
+    /// The ids of all keys.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|key| key.id.as_str())
     }

@@ -51,7 +51,7 @@ pub struct Sent {
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub struct Awaited {
-    key: Key,
+    key: Arc<Key>,
     nonce: [u8; 16],
 }
 
@@ -91,7 +91,7 @@ impl KeyRing {
         let signature = Signature::new(key, &request, now(), rand::random(), body);
         // Ids and hex digits are always a header.
         let authorization = HeaderValue::try_from(signature.to_string()).expect("it is a header");
-        Sent { authorization, awaited: Awaited { key: key.clone(), nonce: signature.nonce } }
+        Sent { authorization, awaited: Awaited { key: Arc::clone(key), nonce: signature.nonce } }
     }
 
     /// The keys as they are now.

@@ -162,12 +162,14 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N], Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::http::HeaderValue;
 
     use super::super::key_file::{KeyFile, Keys, NewKey};
     use super::*;
 
-    fn key(secret: &str) -> Key {
+    fn key(secret: &str) -> Arc<Key> {
         let key = NewKey { id: "k".to_owned(), secret: secret.repeat(32) };
         Keys::of(&KeyFile { node: vec![key], ..KeyFile::default() }).unwrap().signing().unwrap().clone()
     }

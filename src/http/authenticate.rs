@@ -136,7 +136,7 @@ impl Gate {
             let detail = format!("the key {} is that of a {}, and this takes that of a {needed}", key.id, key.role);
             return Err(ApiError::new(Kind::Forbidden, detail));
         }
-        Ok(Some(Admitted { key: key.clone(), nonce: signature.nonce, digest: signature.digest }))
+        Ok(Some(Admitted { key: Arc::clone(key), nonce: signature.nonce, digest: signature.digest }))
     }
 
     /// A request to another node must not be sent to this one by somebody who has seen it.
@@ -213,7 +213,7 @@ impl Pass {
 
 /// Who has signed a request, and what.
 struct Admitted {
-    key: Key,
+    key: Arc<Key>,
     nonce: [u8; 16],
     digest: [u8; 32],
 }
