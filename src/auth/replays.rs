@@ -66,6 +66,11 @@ impl Replays {
         }
         Ok(())
     }
+
+    /// Whether nothing that was taken could still be sent again.
+    pub(crate) fn is_over(&self, now: u64) -> bool {
+        self.seconds.last_key_value().is_none_or(|(second, _)| (second + 1) * 1000 + WINDOW <= now)
+    }
 }
 
 #[cfg(test)]
@@ -128,5 +133,7 @@ mod tests {
             assert_eq!(replays.take(now, now, nonce(1)), Ok(()));
             assert!(replays.count <= 61 && replays.seconds.len() == replays.count);
         }
+        let last = NOW + 999_000;
+        assert!(!replays.is_over(last + WINDOW) && replays.is_over(last + WINDOW + 1000));
     }
 }

@@ -174,7 +174,8 @@ impl Gate {
         let now = auth::now();
         let mut replays = self.replays.lock().unwrap_or_else(PoisonError::into_inner);
         if !replays.contains_key(&signature.key) {
-            replays.retain(|id, _| keys.find(id).is_some());
+            // A key that was taken out and comes back must not bring its requests with it.
+            replays.retain(|id, of_key| keys.find(id).is_some() || !of_key.is_over(now));
         }
         let of_key = replays.entry(signature.key.clone()).or_insert_with(|| Replays::new(self.since));
         of_key.take(now, signature.time, signature.nonce).map_err(|refused| {
