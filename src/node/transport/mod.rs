@@ -113,7 +113,7 @@ impl HttpTransport {
     fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
         let caller = Arc::clone(&self.caller);
-        UnderWay::new(tokio::spawn(async move {
+        UnderWay::new(async move {
             let limit = peers.patience.bounds(kind).limit;
             let outcome = exchange::exchange(&client, &caller, &addr, body, longest, limit).await;
             peers.with(|detector, now| match &outcome {
@@ -122,7 +122,7 @@ impl HttpTransport {
                 Err(_) => {}
             });
             outcome.map(|(reply, _)| reply)
-        }))
+        })
     }
 
     async fn ask(&self, addr: &str, envelope: &Envelope) -> Result<Reply, Failure> {
