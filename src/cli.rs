@@ -7,6 +7,7 @@ mod member;
 mod notify;
 pub mod parse;
 mod roster;
+pub mod security;
 pub mod value;
 
 use std::io::Write as _;
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use ask::{InfoArgs, KeyArgs, PutArgs};
 use bootstrap::BootstrapArgs;
+use security::SecurityArgs;
 
 use crate::machine::node_verb;
 use crate::node::{Config, Data, Node};
@@ -123,6 +125,9 @@ pub struct StartArgs {
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
           env = "CHORDAL_STABILIZE_INTERVAL")]
     pub stabilize_interval: u64,
+    /// How it keeps strangers out
+    #[command(flatten)]
+    pub security: SecurityArgs,
     /// Write this file, atomically, when the node is ready
     #[arg(long, value_name = "FILE", hide = true)]
     pub ready_file: Option<PathBuf>,
@@ -266,7 +271,7 @@ async fn run(args: StartArgs) -> Result<(), String> {
         }
     };
     tokio::pin!(told_to_stop);
-    let start = Node::start(config(args));
+    let start = Node::start(config(args)?);
     tokio::pin!(start);
     let (node, told) = tokio::select! {
         node = &mut start => (node, None),
@@ -301,13 +306,13 @@ async fn run(args: StartArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn config(args: StartArgs) -> Config {
+fn config(args: StartArgs) -> Result<Config, String> {
     let data = match args.data_dir {
         _ if args.memory => Data::Memory,
         Some(dir) => Data::Dir(dir),
         None => Data::DirWithin("data".into()),
     };
-    Config {
+    Ok(Config {
         host: args.host,
         port: args.port,
         advertise: args.advertise,
@@ -323,8 +328,9 @@ fn config(args: StartArgs) -> Config {
         value_limit: args.value_limit,
         replication_factor: args.replication_factor,
         stabilize_interval: Duration::from_millis(args.stabilize_interval),
+        security: args.security.load()?,
         ..Config::default()
-    }
+    })
 }
 
 /// One line for people, and one file for the program that started the node.

@@ -18,14 +18,14 @@ const AT_ONCE: usize = 8;
 /// One node more.
 pub(crate) async fn add(context: &Context, task: &cli::Add) -> Result<Report> {
     context.state.awake()?;
-    one(context, &Plan::of_newcomer(&task.newcomer, Contacts::Running)).await
+    one(context, &Plan::of_newcomer(context, &task.newcomer, Contacts::Running)).await
 }
 
 /// A node here that joins a ring elsewhere.
 pub(crate) async fn join(context: &Context, task: &cli::Join) -> Result<Report> {
     // Asked beforehand, because a wrong address is easier told about here than from a node's log.
     let through = context.client.node_info(&task.contact).await?;
-    let plan = Plan::of_newcomer(&task.newcomer, Contacts::At(task.contact.clone()));
+    let plan = Plan::of_newcomer(context, &task.newcomer, Contacts::At(task.contact.clone()));
     let mut report = one(context, &plan).await?;
     report.text = format!("{}\n\nIt joined the ring of {} ({}).", report.text, through.name, task.contact);
     Ok(report)
@@ -35,7 +35,7 @@ pub(crate) async fn join(context: &Context, task: &cli::Join) -> Result<Report> 
 pub(crate) async fn addmany(context: &Context, task: &cli::AddMany) -> Result<Report> {
     context.state.awake()?;
     let begun = Instant::now();
-    let plan = Plan::new(&task.options, Contacts::Running);
+    let plan = Plan::new(context, &task.options, Contacts::Running);
     let (mut nodes, failed) = bring_up_many(context, &plan, task.count).await?;
     nodes.sort_by_key(|node| node.name.trim_start_matches("node-").parse::<u32>().unwrap_or(u32::MAX));
     let seconds = begun.elapsed().as_secs_f64();

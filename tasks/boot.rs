@@ -23,11 +23,11 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) async fn boot(context: &Context, task: &cli::Boot) -> Result<Report> {
     ensure!(task.id.len() <= 2, "a ring is booted with two nodes, so --id takes one or two places");
     let begun = Instant::now();
-    let first = Plan::new(&task.options, Contacts::Nobody)
+    let first = Plan::new(context, &task.options, Contacts::Nobody)
         .port(task.port)
         .placed(task.id.first().map(String::as_str))
         .copies(task.replication_factor.as_deref());
-    let second = Plan::new(&task.options, Contacts::Running).placed(task.id.get(1).map(String::as_str));
+    let second = Plan::new(context, &task.options, Contacts::Running).placed(task.id.get(1).map(String::as_str));
     let spawned = fleet::enlist(context, |state, places| begin(context, state, places, &first))?;
     let booted = finish(context, spawned, &second).await;
     if booted.is_err() {

@@ -7,6 +7,7 @@ use chordal::client::{Error, NodeClient};
 use rand::seq::SliceRandom as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::closed_by::ClosedBy;
 use crate::network_state::{NodeEntry, Status};
 use crate::state_file::StateFile;
 
@@ -20,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) state: StateFile,
     /// Asks nodes.
     pub(crate) client: NodeClient,
+    /// What nodes of the ring are started with, if it is closed to strangers.
+    pub(crate) closed_by: ClosedBy,
     /// Whether a program reads the output.
     pub(crate) json: bool,
     /// Is cancelled by Ctrl-C and SIGTERM.

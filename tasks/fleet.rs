@@ -12,6 +12,7 @@ use chordal::node::member_in;
 use rand::seq::IndexedRandom as _;
 
 use crate::cli::{self, NodeOptions};
+use crate::closed_by::ClosedBy;
 use crate::context::Context;
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output;
@@ -36,6 +37,7 @@ pub(crate) struct Plan {
     port: u16,
     memory: bool,
     options: Vec<String>,
+    closed_by: ClosedBy,
     contacts: Contacts,
 }
 
@@ -52,7 +54,7 @@ pub(crate) enum Contacts {
 
 impl Plan {
     /// A node with these options.
-    pub(crate) fn new(options: &NodeOptions, contacts: Contacts) -> Plan {
+    pub(crate) fn new(context: &Context, options: &NodeOptions, contacts: Contacts) -> Plan {
         let mut arguments = Vec::new();
         if options.lab {
             arguments.push("--lab".to_owned());
@@ -61,12 +63,13 @@ impl Plan {
             arguments.extend(["--routing".to_owned(), routing.word().to_owned()]);
         }
         let (host, memory) = (options.host.clone(), options.memory);
-        Plan { name: None, host, port: 0, memory, options: arguments, contacts }
+        let closed_by = context.closed_by.clone();
+        Plan { name: None, host, port: 0, memory, options: arguments, closed_by, contacts }
     }
 
     /// A node with the options of `add` and `join`.
-    pub(crate) fn of_newcomer(newcomer: &cli::Newcomer, contacts: Contacts) -> Plan {
-        let plan = Plan::new(&newcomer.options, contacts).port(newcomer.port).placed(newcomer.id.as_deref());
+    pub(crate) fn of_newcomer(context: &Context, newcomer: &cli::Newcomer, contacts: Contacts) -> Plan {
+        let plan = Plan::new(context, &newcomer.options, contacts).port(newcomer.port).placed(newcomer.id.as_deref());
         Plan { name: newcomer.name.clone(), ..plan }
     }
 
@@ -135,9 +138,11 @@ pub(crate) fn spawn_new(state: &mut NetworkState, places: &Places, plan: &Plan) 
         Contacts::At(addr) => vec![addr.clone()],
         Contacts::Running => running_contacts(state)?,
     };
+    plan.closed_by.remember(state);
     let (log, data_dir) = places.make(&name, plan.memory)?;
     let mut entry = NodeEntry::starting(name, plan.host.clone(), plan.port, log, data_dir);
     entry.options.clone_from(&plan.options);
+    entry.options.extend(plan.closed_by.options());
     match spawn::spawn(&mut entry, &contacts) {
         Ok(child) => {
             state.nodes.push(entry.clone());

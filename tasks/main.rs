@@ -6,7 +6,9 @@
 mod add;
 mod batch;
 mod boot;
+mod certs;
 mod cli;
+mod closed_by;
 mod completions;
 mod context;
 mod crawl;
@@ -26,6 +28,7 @@ mod off_thread;
 mod output;
 mod recover;
 mod screen;
+mod secret;
 mod simulate;
 mod start;
 mod store;
@@ -46,6 +49,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Task};
+use closed_by::ClosedBy;
 use context::Context;
 use output::Report;
 use state_file::StateFile;
@@ -100,6 +104,8 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Demo(task) => demo::demo(context, task).await,
         Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
+        Task::Secret(task) => secret::secret(task),
+        Task::Certs(task) => certs::certs(task),
         Task::Completions(task) => completions::completions(task),
     }
 }
@@ -108,9 +114,12 @@ fn work(cli: &Cli) -> Result<Report> {
     // One thread is enough for one who mostly waits; nodes have runtimes of their own, in their own processes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
+        let state = StateFile::at(&cli.state)?;
+        let closed_by = ClosedBy::of(cli, &state)?;
         let context = Context {
-            state: StateFile::at(&cli.state)?,
-            client: NodeClient::new(),
+            client: NodeClient::new().with_security(&closed_by.security(&cli.task)?),
+            state,
+            closed_by,
             json: cli.json,
             interrupt: interrupt()?,
         };
@@ -133,7 +142,7 @@ fn ends_itself(task: &Task) -> bool {
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
         Task::Put(_) | Task::Get(_) | Task::Cas(_) => false,
-        Task::Simulate(_) | Task::Recover(_) => false,
+        Task::Simulate(_) | Task::Recover(_) | Task::Secret(_) | Task::Certs(_) => false,
     }
 }
 

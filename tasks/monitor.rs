@@ -28,7 +28,7 @@ const MOST_MOVES: usize = 3;
 /// Looks once, or again and again until Ctrl-C. The state is read anew each time, so nodes may come, go and die.
 pub(crate) async fn monitor(context: &Context, task: &cli::Monitor) -> Result<Report> {
     context.state.ring()?;
-    let client = NodeClient::with_timeout(crawl::ANSWER);
+    let client = context.client.within(crawl::ANSWER);
     let mut earlier = Earlier::default();
     if task.once || context.json {
         let look = look(context, &client, &mut earlier).await?;

@@ -40,7 +40,7 @@ impl Lost<'_> {
 /// Lists the ranges without a majority, or brings one back.
 pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Report> {
     context.state.ring()?;
-    let client = NodeClient::with_timeout(crate::crawl::ANSWER);
+    let client = context.client.within(crate::crawl::ANSWER);
     let (views, crawl) = views::settled(context, &client).await?;
     ensure!(
         !crawl.nodes.is_empty(),
@@ -51,7 +51,7 @@ pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Re
     if !task.accept_loss {
         return warn(&lost, &wanted);
     }
-    let client = NodeClient::with_timeout(TIMEOUT);
+    let client = context.client.within(TIMEOUT);
     match lost {
         Lost::View(view) if !view.present.is_empty() => with_survivors(&client, view).await,
         Lost::View(view) => from_nothing(&client, &view.range, &crawl, &named(view.missing())).await,

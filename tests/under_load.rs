@@ -59,6 +59,7 @@ struct Key {
 impl Load {
     fn on(lab: &Lab, resting: Vec<String>) -> Arc<Load> {
         // Connections are kept, as a client does.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(2).timeout(DEADLINE).build().unwrap();
         Arc::new(Load {
             http,

@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::parse;
+use super::security::HolderArgs;
 use super::value::ValueArgs;
 use crate::api::{NodeInfo, NodeRef, join_host_port};
 use crate::client::{Client, Error, OperationError, Outcome};
@@ -38,6 +39,8 @@ pub struct AskArgs {
     /// For how long to try in all: `2s`, `500ms` or plain seconds
     #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = parse::duration, allow_hyphen_values = true)]
     pub timeout: Duration,
+    #[command(flatten)]
+    holder: HolderArgs,
 }
 
 /// What `chordal put` takes.
@@ -201,6 +204,7 @@ fn finish(outcome: Result<Vec<u8>, Failure>) -> ExitCode {
 async fn reach(args: &AskArgs) -> Result<(Client, NodeInfo), Failure> {
     let (addr, began) = (join_host_port(&args.host, args.port), Instant::now());
     let client = Client::new([&addr]).map_err(|error| Failure::BadInput(error.to_string()))?;
+    let client = client.with_security(&args.holder.load().map_err(Failure::BadInput)?);
     let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
     let mut attempt = 0;
     loop {

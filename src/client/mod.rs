@@ -37,6 +37,7 @@ use reqwest::header::HeaderName;
 use serde::Serialize;
 
 use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, Recovered, Recovery, StoreBody, Stored, Text, Welcomed};
+use crate::auth::Security;
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
@@ -78,7 +79,18 @@ impl NodeClient {
 
     /// A client that gives up on a request after `timeout`. Panics as [`NodeClient::new`] does.
     pub fn with_timeout(timeout: Duration) -> NodeClient {
-        NodeClient { transport: Transport::new(timeout) }
+        NodeClient { transport: Transport::new(timeout, Security::default()) }
+    }
+
+    /// The same client for a ring that is closed to strangers: with keys it signs what it sends, and takes no answer that is not
+    /// signed; with a certificate it speaks mutual TLS.
+    pub fn with_security(self, security: &Security) -> NodeClient {
+        NodeClient { transport: Transport::new(self.transport.timeout(), security.clone()) }
+    }
+
+    /// The same client, with another timeout and connections of its own.
+    pub fn within(&self, timeout: Duration) -> NodeClient {
+        NodeClient { transport: Transport::new(timeout, self.transport.security.clone()) }
     }
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.

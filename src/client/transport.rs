@@ -1,16 +1,18 @@
 //! Requests and answers over one pool of connections.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
+use crate::auth::{self, Awaited, KeyRing, Security};
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -96,11 +98,15 @@ impl Ask {
 pub(super) struct Transport {
     http: reqwest::Client,
     timeout: Duration,
+    keys: Option<Arc<KeyRing>>,
+    scheme: &'static str,
+    /// What it was made with.
+    pub(super) security: Security,
 }
 
 impl Transport {
-    pub(super) fn new(timeout: Duration) -> Transport {
-        let http = reqwest::Client::builder()
+    pub(super) fn new(timeout: Duration, security: Security) -> Transport {
+        let http = auth::prepare(reqwest::Client::builder(), security.tls.as_ref())
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(IDLE_PER_HOST)
@@ -109,8 +115,16 @@ impl Transport {
             .timeout(timeout)
             .tcp_nodelay(true)
             .build()
-            .expect("an HTTP client without TLS and proxies needs nothing that could be missing");
-        Transport { http, timeout }
+            .expect(
+                "an HTTP client that is told its certificates, and has no proxies, needs nothing that could be missing",
+            );
+        let scheme = auth::scheme(security.tls.as_ref());
+        Transport { http, timeout, keys: security.keys.clone(), scheme, security }
+    }
+
+    /// How long a request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Sends it and reads the answer as JSON.
@@ -126,7 +140,7 @@ impl Transport {
 
     /// Sends it. Success is an answer, and so are these other statuses; any other is an error.
     pub(super) async fn answer(&self, ask: &Ask, also: &[u16]) -> Result<Answer, Error> {
-        let mut response = match self.send(ask).await {
+        let (mut response, awaited) = match self.send(ask).await {
             Err(error) if ask.again && lost_its_connection(&error) => self.send(ask).await,
             answer => answer,
         }
@@ -140,6 +154,12 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
+        if let Some(awaited) = awaited
+            && !may_come_unsigned(status)
+        {
+            let checked = awaited.check(status.as_u16(), &headers, &body);
+            checked.map_err(|not_signed| garbled(ask, not_signed.to_string()))?;
+        }
         if status.is_success() || also.contains(&status.as_u16()) {
             Ok(Answer { status: status.as_u16(), headers, body })
         } else {
@@ -147,15 +167,18 @@ impl Transport {
         }
     }
 
-    async fn send(&self, ask: &Ask) -> Result<reqwest::Response, reqwest::Error> {
-        let mut request = self.http.request(ask.method.clone(), format!("http://{}{}", ask.addr, ask.path));
+    /// Sends it, signed if there is a key. Each time anew: a request is taken once.
+    async fn send(&self, ask: &Ask) -> Result<(reqwest::Response, Option<Awaited>), reqwest::Error> {
+        let mut request = self.http.request(ask.method.clone(), format!("{}://{}{}", self.scheme, ask.addr, ask.path));
         for (name, value) in &ask.headers {
             request = request.header(name, value);
         }
         if let Some(body) = &ask.body {
             request = request.body(body.clone());
         }
-        request.send().await
+        let mut request = request.build()?;
+        let awaited = self.keys.as_ref().map(|keys| sign(keys, &mut request, ask.body.as_deref().unwrap_or_default()));
+        Ok((self.http.execute(request).await?, awaited))
     }
 
     fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {
@@ -165,12 +188,32 @@ impl Transport {
             "no connection came about in time".to_owned()
         } else if error.is_timeout() {
             format!("no answer within {} s", self.timeout.as_secs_f32())
+        } else if let Some(told) = auth::explain(error) {
+            told
         } else {
             root_cause(error)
         };
         let connected = !error.is_builder() && !error.is_connect();
         Error::Unreachable { addr: ask.addr.clone(), reason, connected }
     }
+}
+
+fn sign(keys: &KeyRing, request: &mut reqwest::Request, body: &[u8]) -> Awaited {
+    let url = request.url();
+    let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    let target = match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    };
+    let sent = keys.sign(request.method().as_str(), &host, &target, request.headers(), body);
+    request.headers_mut().insert(AUTHORIZATION, sent.authorization);
+    sent.awaited
+}
+
+/// Whether an answer with this status tells nothing that somebody could gain by forging: the request has failed, and the
+/// node may not have known who asks, or not have had room for an answer of its own.
+fn may_come_unsigned(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 408 | 413 | 414 | 429 | 431 | 500..)
 }
 
 /// The connection broke between question and answer, as a kept one does when its server has closed it meanwhile.

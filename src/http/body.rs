@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
+use super::authenticate::WrongBody;
 use super::{ApiError, Kind, Limits};
 
 /// The body of a request: at most `limit` bytes (else 413), within the times of its [`Limits`] (else 408).
@@ -68,6 +69,11 @@ fn too_large(limit: usize) -> ApiError {
 }
 
 fn cut_short(error: &axum::Error) -> ApiError {
+    // axum wraps an error once more for each body around another.
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| (*error).source());
+    if let Some(changed) = causes.find_map(|cause| cause.downcast_ref::<WrongBody>()) {
+        return ApiError::new(Kind::Stranger, format!("{changed}; nothing was done"));
+    }
     ApiError::new(Kind::Malformed, format!("the body broke off: {error}; nothing was done, send it again"))
 }
 

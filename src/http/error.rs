@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::{ETag, NodeRef, Problem};
+use crate::auth::SCHEME;
 use crate::node::NodeError;
 use crate::store::StoreError;
 
@@ -31,6 +32,10 @@ pub enum Kind {
     Malformed,
     /// 400: what was sent can be read and makes no sense.
     Invalid,
+    /// 401: the request is not signed with a key of the ring.
+    Stranger,
+    /// 403: it is, but the key is not for that.
+    Forbidden,
     /// 403: a page of another site asks, in a browser.
     CrossSite,
     /// 404: no such path.
@@ -57,6 +62,8 @@ pub enum Kind {
     NotMine,
     /// 429: too much is waiting already.
     Overloaded,
+    /// 429: one client asks too often.
+    TooMany,
     /// 431: too many bytes of headers, or too many of them.
     LargeHeaders,
     /// 500: a fault of ours.
@@ -86,6 +93,8 @@ impl Kind {
         match self {
             Kind::Malformed => (S::BAD_REQUEST, "malformed", "The request cannot be read"),
             Kind::Invalid => (S::BAD_REQUEST, "invalid", "The request makes no sense"),
+            Kind::Stranger => (S::UNAUTHORIZED, "stranger", "The ring is closed to strangers"),
+            Kind::Forbidden => (S::FORBIDDEN, "forbidden", "The key is not for that"),
             Kind::CrossSite => (S::FORBIDDEN, "cross-site", "A page of another site asks"),
             Kind::NoRoute => (S::NOT_FOUND, "no-such-route", "There is no such route"),
             Kind::NoValue => (S::NOT_FOUND, "no-such-value", "There is no such value"),
@@ -99,6 +108,7 @@ impl Kind {
             Kind::MediaType => (S::UNSUPPORTED_MEDIA_TYPE, "media-type", "The body is of a type that is not read here"),
             Kind::NotMine => (S::MISDIRECTED_REQUEST, "not-mine", "Another node owns this id"),
             Kind::Overloaded => (S::TOO_MANY_REQUESTS, "overloaded", "Too many requests are waiting"),
+            Kind::TooMany => (S::TOO_MANY_REQUESTS, "too-many", "This client asks too often"),
             Kind::LargeHeaders => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "large-headers", "The headers are too large"),
             Kind::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "The node made a mistake"),
             Kind::StoreFailed => (S::INTERNAL_SERVER_ERROR, "store-failed", "The store of the node failed"),
@@ -114,7 +124,7 @@ impl Kind {
 
     /// Whether the same request may well succeed a second later.
     fn is_passing(self) -> bool {
-        matches!(self, Kind::Unavailable | Kind::NotReady | Kind::Stopping | Kind::Overloaded)
+        matches!(self, Kind::Unavailable | Kind::NotReady | Kind::Stopping | Kind::Overloaded | Kind::TooMany)
     }
 }
 
@@ -211,6 +221,9 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if self.0.kind.is_passing() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.0.kind == Kind::Stranger {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(SCHEME));
         }
         if let Some(methods) = self.0.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(methods));

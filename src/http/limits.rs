@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::auth::ClientLimits;
+
 /// The bounds of a server. The defaults suit a node; tests shorten them.
 ///
 /// [`serve`](super::serve) attaches them to each request as an extension, so that bodies are read within the same
@@ -10,6 +12,8 @@ use std::time::Duration;
 pub struct Limits {
     /// How many connections may be open at once, including requests that go on after their client hung up.
     pub connections: usize,
+    /// How many of them one client may have, if that is counted for it.
+    pub clients: ClientLimits,
     /// From the first byte of a request to the end of its headers.
     pub header: Duration,
     /// How long a connection may stay open with no request on it. Clients should drop theirs earlier than that.
@@ -34,6 +38,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1024,
+            clients: ClientLimits::default(),
             header: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             evict: Duration::from_secs(1),

@@ -5,6 +5,7 @@
 
 mod address;
 mod around;
+mod authenticate;
 mod body;
 mod bulk;
 mod connection;
@@ -25,6 +26,7 @@ mod peer;
 mod places;
 mod precondition;
 mod query;
+mod rates;
 mod recover;
 mod request_id;
 mod server;
@@ -39,7 +41,7 @@ pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;
 pub(crate) use query::Params;
-pub use server::serve;
+pub use server::{serve, serve_tls};
 use table::Table;
 
 /// The routes of `node`.
@@ -47,10 +49,10 @@ use table::Table;
 /// Whatever is asked, errors are problem documents and bodies are bounded. [`routes`] has the same without the layer and
 /// the fallbacks, for those who add routes of their own and then call [`finish`].
 pub fn router(node: Node) -> Router {
-    finish(routes().with_state(node))
+    finish(routes().with_state(node.clone()), &node)
 }
 
-/// The routes for everyone, and those that nodes use among themselves.
+/// The routes for everyone, and those that nodes use among themselves, open to whoever comes.
 pub fn routes() -> Router<Node> {
     table().router
 }
@@ -90,10 +92,18 @@ fn table() -> Table {
         .get("/dht/leave", lab::leave)
 }
 
-/// Adds what every router of ours has: answers for unknown paths and methods, and the layer that logs requests, reads
-/// unwanted bodies away and keeps errors readable.
-pub fn finish(router: Router) -> Router {
-    layered(router.fallback(map::no_route).method_not_allowed_fallback(map::wrong_method))
+/// Adds what every router of a node has: answers for unknown paths and methods, the layer that keeps strangers out if its
+/// ring is closed to them, and the one that logs requests, reads unwanted bodies away and keeps errors readable.
+pub fn finish(router: Router, node: &Node) -> Router {
+    let router = answering_all(router);
+    layered(match authenticate::Gate::new(node.security(), &node.contact().addr) {
+        Some(gate) => router.layer(axum::middleware::from_fn_with_state(gate, authenticate::authenticate)),
+        None => router,
+    })
+}
+
+fn answering_all(router: Router) -> Router {
+    router.fallback(map::no_route).method_not_allowed_fallback(map::wrong_method)
 }
 
 /// The same without the answers for unknown paths and methods, for routers that have their own.

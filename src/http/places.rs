@@ -1,7 +1,9 @@
 //! Room for a bounded number of connections.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connection::Watch;
+use super::rates::client_of;
 use super::{ApiError, Kind, Limits};
 
 /// How many connections are being told at once that there is no room; more are closed without a word.
@@ -28,6 +31,8 @@ pub(super) struct Places {
     refusals: Arc<Semaphore>,
     taken: Mutex<HashMap<u64, Arc<Watch>>>,
     counter: AtomicU64,
+    /// How many connections each client has.
+    shares: Mutex<HashMap<IpAddr, usize>>,
     tasks: TaskTracker,
 }
 
@@ -69,6 +74,7 @@ impl Places {
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             taken: Mutex::new(HashMap::new()),
             counter: AtomicU64::new(0),
+            shares: Mutex::default(),
             tasks: TaskTracker::new(),
         })
     }
@@ -86,7 +92,31 @@ impl Places {
         if self.evict_idlest() {
             return Admission::Soon(Ticket(self.clone()));
         }
-        Admission::Never(self.refusals.clone().try_acquire_owned().ok())
+        Admission::Never(self.refusal())
+    }
+
+    /// Counts a connection of this client; `None` if it has as many as one may.
+    pub(super) fn share(self: &Arc<Self>, from: IpAddr) -> Option<Share> {
+        let limits = &self.limits.clients;
+        let client = limits.hold_for(from).then(|| client_of(from));
+        if let Some(client) = client {
+            let mut shares = self.shares();
+            let share = shares.entry(client).or_default();
+            if *share >= limits.connections {
+                return None;
+            }
+            *share += 1;
+        }
+        Some(Share { client, places: self.clone() })
+    }
+
+    /// The right to tell a connection that there is no room for it.
+    pub(super) fn refusal(&self) -> Option<OwnedSemaphorePermit> {
+        self.refusals.clone().try_acquire_owned().ok()
+    }
+
+    fn shares(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the connection to go that has been without a request for longest, if for [`Limits::evict`] at least.
@@ -121,6 +151,27 @@ impl Places {
     }
 }
 
+/// A connection, counted for its client until this is dropped.
+pub(super) struct Share {
+    /// `None` where connections are not counted.
+    client: Option<IpAddr>,
+    places: Arc<Places>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(client) = self.client else { return };
+        let mut shares = self.places.shares();
+        // Who has none is not remembered.
+        if let Entry::Occupied(mut share) = shares.entry(client) {
+            *share.get_mut() -= 1;
+            if *share.get() == 0 {
+                share.remove();
+            }
+        }
+    }
+}
+
 impl Ticket {
     /// Waits for a place; `None` if the server has closed.
     pub(super) async fn place(self) -> Option<Place> {
@@ -148,9 +199,9 @@ impl Drop for Place {
 }
 
 /// Tells a client that there is no room for it, and closes the connection so that it can still read that.
-pub(super) async fn refuse(mut stream: TcpStream) {
+pub(super) async fn refuse(mut stream: TcpStream, why: Refusal) {
     let talk = async {
-        stream.write_all(&refusal()).await?;
+        stream.write_all(&why.answer()).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection, and the client might lose the answer.
         let mut unread = [0; 4096];
@@ -161,7 +212,27 @@ pub(super) async fn refuse(mut stream: TcpStream) {
     let _ = timeout(REFUSAL, talk).await;
 }
 
-fn refusal() -> Vec<u8> {
-    let detail = "this node has as many connections as it takes; try again shortly, or ask another node";
-    ApiError::new(Kind::Unavailable, detail).last_answer()
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// For nobody.
+    Full,
+    /// For this client.
+    Greedy,
+}
+
+impl Refusal {
+    fn answer(self) -> Vec<u8> {
+        let (kind, detail) = match self {
+            Refusal::Full => (
+                Kind::Unavailable,
+                "this node has as many connections as it takes; try again shortly, or ask another node",
+            ),
+            Refusal::Greedy => (
+                Kind::TooMany,
+                "this client has as many connections to this node as one may have; close some, or ask another node",
+            ),
+        };
+        ApiError::new(kind, detail).last_answer()
+    }
 }

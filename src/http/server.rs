@@ -13,14 +13,18 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::Limits;
+use super::authenticate::Ends;
 use super::connection::{Answer, Watch, Watched};
-use super::places::{Admission, Hold, Place, Places, refuse};
+use super::places::{Admission, Hold, Place, Places, Refusal, Share, refuse};
+use crate::auth::{Tls, role_of};
 
 /// The largest request line and headers together, and what hyper buffers at most of an answer.
 const BUFFER: usize = 128 << 10;
@@ -43,7 +47,20 @@ pub async fn serve(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    serve_from(listener, router, limits, shutdown).await;
+    serve_from(listener, router, limits, None, shutdown).await;
+    Ok(())
+}
+
+/// The same over mutual TLS: who shows no certificate of the ring's authority is cut off before it can ask.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    tls: &Tls,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let tls = TlsAcceptor::from(Arc::clone(&tls.server));
+    serve_from(listener, router, limits, Some(tls), shutdown).await;
     Ok(())
 }
 
@@ -58,8 +75,14 @@ impl Source for TcpListener {
     }
 }
 
-async fn serve_from(mut source: impl Source, router: Router, limits: Limits, shutdown: CancellationToken) {
-    let server = Arc::new(Server::new(router, limits, shutdown.clone()));
+async fn serve_from(
+    mut source: impl Source,
+    router: Router,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
+    shutdown: CancellationToken,
+) {
+    let server = Arc::new(Server::new(router, limits, tls, shutdown.clone()));
     let mut pause = PAUSE.0;
     loop {
         let accepted = tokio::select! {
@@ -96,6 +119,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Server {
     router: Router,
     limits: Limits,
+    tls: Option<TlsAcceptor>,
     http: http1::Builder,
     places: Arc<Places>,
     /// Ends keep-alive.
@@ -105,43 +129,82 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, limits: Limits, shutdown: CancellationToken) -> Server {
+    fn new(router: Router, limits: Limits, tls: Option<TlsAcceptor>, shutdown: CancellationToken) -> Server {
         let mut http = http1::Builder::new();
         // The watch keeps the time; hyper's timer is there for its Date header and for what it may need one later.
         http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER).half_close(true);
-        Server { router, limits, http, places: Places::new(limits), shutdown, cut: CancellationToken::new() }
+        Server { router, limits, tls, http, places: Places::new(limits), shutdown, cut: CancellationToken::new() }
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream) {
         // Without it small answers wait for the client's delayed acknowledgement. A socket that refuses is dead.
         let _ = stream.set_nodelay(true);
+        let Ok(remote) = stream.peer_addr() else { return };
+        let Some(share) = self.places.share(remote.ip()) else {
+            if let Some(permit) = self.places.refusal() {
+                let server = self.clone();
+                self.places.spawn(async move {
+                    server.refuse(stream, Refusal::Greedy).await;
+                    drop(permit);
+                });
+            }
+            return;
+        };
         match self.places.admit() {
             Admission::Now(place) => {
-                self.places.spawn(self.clone().converse(stream, place));
+                self.places.spawn(self.clone().converse(stream, share, place));
             }
             Admission::Soon(ticket) => {
                 let server = self.clone();
                 self.places.spawn(async move {
                     match timeout(PATIENCE, ticket.place()).await {
-                        Ok(Some(place)) => server.converse(stream, place).await,
-                        _ => refuse(stream).await,
+                        Ok(Some(place)) => server.converse(stream, share, place).await,
+                        _ => server.refuse(stream, Refusal::Full).await,
                     }
                 });
             }
             Admission::Never(Some(permit)) => {
+                let server = self.clone();
                 self.places.spawn(async move {
-                    refuse(stream).await;
-                    drop(permit);
+                    server.refuse(stream, Refusal::Full).await;
+                    drop((permit, share));
                 });
             }
             Admission::Never(None) => drop(stream),
         }
     }
 
+    /// Tells a client that there is no room. One that waits for TLS would not understand it.
+    async fn refuse(&self, stream: TcpStream, why: Refusal) {
+        if self.tls.is_none() {
+            refuse(stream, why).await;
+        }
+    }
+
     /// Serves one connection to its end.
-    async fn converse(self: Arc<Self>, stream: TcpStream, place: Place) {
+    async fn converse(self: Arc<Self>, stream: TcpStream, _share: Share, place: Place) {
+        // A socket that does not know its ends is dead.
+        let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
+        let ends = Ends { local, remote, role: None };
+        let Some(tls) = &self.tls else { return self.talk(stream, ends, place).await };
+        let greeted = tokio::select! {
+            () = self.shutdown.cancelled() => return,
+            greeted = timeout(self.limits.header, tls.accept(stream)) => greeted,
+        };
+        match greeted {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let role = shown.and_then(role_of);
+                self.talk(stream, Ends { role, ..ends }, place).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, %remote, "no TLS came about"),
+            Err(_) => tracing::debug!(%remote, "no TLS came about in time"),
+        }
+    }
+
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, ends: Ends, place: Place) {
         let watch = place.watch();
-        let service = service_fn(|request| self.answer(request, &watch, place.hold()));
+        let service = service_fn(|request| self.answer(request, ends, &watch, place.hold()));
         let socket = TokioIo::new(Watched::new(stream, watch.clone()));
         let mut talk = pin!(self.http.serve_connection(socket, service));
         let mut alarm = pin!(sleep_until(Instant::now() + self.limits.idle));
@@ -169,6 +232,7 @@ impl Server {
     fn answer(
         &self,
         request: Request<Incoming>,
+        ends: Ends,
         watch: &Arc<Watch>,
         hold: Hold,
     ) -> impl Future<Output = Result<Response<Answer>, std::convert::Infallible>> + use<> {
@@ -176,6 +240,7 @@ impl Server {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.limits);
         request.extensions_mut().insert(hold);
+        request.extensions_mut().insert(ends);
         let (answer, watch) = (self.router.clone().oneshot(request), watch.clone());
         async move { answer.await.map(|response| response.map(|body| Answer::new(body, watch))) }
     }
@@ -217,7 +282,7 @@ mod tests {
         errors.extend((0..100).map(|_| io::ErrorKind::ConnectionAborted.into()));
         let router = Router::new().route("/", axum::routing::get(|| async { "here" }));
         let (stop, start) = (CancellationToken::new(), Instant::now());
-        let server = tokio::spawn(serve_from(Failing(listener, errors), router, Limits::default(), stop.clone()));
+        let server = tokio::spawn(serve_from(Failing(listener, errors), router, Limits::default(), None, stop.clone()));
         assert_eq!(Raw::connect(addr).await.ask(&get("/")).await.body, "here");
         // 20, 40 and 80 ms for want of descriptors, and none for clients that went away.
         assert!((Duration::from_millis(140)..Duration::from_secs(3)).contains(&start.elapsed()));

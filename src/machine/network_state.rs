@@ -31,6 +31,12 @@ pub struct NetworkState {
     pub version: u64,
     /// In the order in which they were added.
     pub nodes: Vec<NodeEntry>,
+    /// The secret file of the ring, if it is closed to strangers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// The directory with the certificates of the ring, if its nodes speak TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certs: Option<PathBuf>,
     /// The bootstrap service that keeps them, or kept them last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<ServiceNote>,
@@ -106,7 +112,14 @@ impl Status {
 
 impl Default for NetworkState {
     fn default() -> NetworkState {
-        NetworkState { version: VERSION, nodes: Vec::new(), bootstrap: None, unknown: Map::new() }
+        NetworkState {
+            version: VERSION,
+            nodes: Vec::new(),
+            secret_file: None,
+            certs: None,
+            bootstrap: None,
+            unknown: Map::new(),
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use chordal_protocol::Ring;
 
+use crate::auth::Security;
+
 use super::{Config, Data, Node, StartError};
 
 /// A node to be. What is not said stays as in [`Config::default`]: on 127.0.0.1, on any free port, in memory, with a ring of its
@@ -77,6 +79,12 @@ impl NodeBuilder {
     /// The largest value in bytes on a ring that it begins, up to [`Config::LARGEST_VALUE_LIMIT`]. Who joins learns it.
     pub fn value_limit(mut self, bytes: usize) -> NodeBuilder {
         self.config.value_limit = bytes;
+        self
+    }
+
+    /// How it keeps strangers out: the keys of the ring, or certificates. Without any it listens on loopback only.
+    pub fn security(mut self, security: Security) -> NodeBuilder {
+        self.config.security = security;
         self
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chordal_protocol::{Id, Mode, Ring, RingId, Settings, keeper};
 
 use super::detector::Patience;
+use crate::auth::Security;
 
 /// What a node is told when it starts.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Config {
     /// How many nodes keep each value on a ring which this node begins, from 1 to [`Ring::MOST_COPIES`], or [`Ring::ALL`] for every
     /// node of a ring of no more than that. Who joins learns it.
     pub replication_factor: u8,
+    /// How strangers are kept out.
+    pub security: Security,
     /// How often it stabilizes.
     pub stabilize_interval: Duration,
     /// How long other nodes may take to answer.
@@ -94,6 +97,7 @@ impl Default for Config {
             succ: None,
             value_limit: 1 << 20,
             replication_factor: 3,
+            security: Security::default(),
             stabilize_interval: Duration::from_millis(500),
             patience: Patience::default(),
             operation_deadline: Duration::from_secs(10),

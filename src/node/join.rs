@@ -23,6 +23,7 @@ impl Node {
     /// its own stays where it is ([`NodeError::Conflict`]).
     pub async fn bootstrap<S: AsRef<str>>(&self, contacts: impl IntoIterator<Item = S>) -> Result<(), NodeError> {
         let client = NodeClient::with_timeout(SERVICE);
+        let inside = client.clone().with_security(self.security());
         let me = self.contact().addr;
         let mut last = NodeError::Invalid { reason: "nobody was named to join through".to_owned() };
         for contact in contacts {
@@ -35,7 +36,7 @@ impl Node {
                 Vec::new()
             });
             for member in members {
-                match client.join(&member, &me).await {
+                match inside.join(&member, &me).await {
                     Ok(_) => return Ok(()),
                     Err(Error::Problem { problem, .. }) if problem.status == 409 => {
                         return Err(NodeError::Conflict { reason: problem.detail });

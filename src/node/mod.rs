@@ -35,6 +35,7 @@ use chordal_protocol::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api;
+use crate::auth::{Nets, Security};
 pub use builder::NodeBuilder;
 pub use config::{Config, Data};
 pub use detector::{Bounds, Patience};
@@ -74,6 +75,8 @@ struct Inner {
     driver: Arc<Driver>,
     router: Router,
     config: Config,
+    /// Whom it calls.
+    nets: Nets,
     /// What requests for many things at once may have under way together.
     many: many::Lanes,
     /// Ends everything.
@@ -83,9 +86,9 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(driver: Arc<Driver>, router: Router, config: Config, stop: CancellationToken) -> Inner {
+    fn new(driver: Arc<Driver>, router: Router, config: Config, nets: Nets, stop: CancellationToken) -> Inner {
         let (many, served) = (many::Lanes::default(), CancellationToken::new());
-        Inner { driver, router, config, many, stop, served }
+        Inner { driver, router, config, nets, many, stop, served }
     }
 }
 
@@ -119,6 +122,11 @@ impl Node {
     /// Whether its ring was created for lessons.
     pub fn is_lab(&self) -> bool {
         self.inner.driver.lock().chord.ring().is_some_and(|ring| ring.lab)
+    }
+
+    /// How it keeps strangers out.
+    pub(crate) fn security(&self) -> &Security {
+        &self.inner.config.security
     }
 
     /// Its predecessor.
@@ -287,6 +295,10 @@ impl Node {
     /// Asks whoever lives at an address who it is. What it says of its own address is not believed before that address
     /// says the same, and its id must belong to that address, unless it was placed on a ring for lessons.
     async fn greet(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
+        // The same is looked at when a connection is made; here it can be told for what it is.
+        if let Some(reason) = self.inner.nets.refused(addr).await {
+            return Err(NodeError::Invalid { reason });
+        }
         let said = self.hello(addr).await?;
         let (me, ring, _) = &said;
         let lie = |reason: String| NodeError::Peer { addr: addr.to_owned(), reason };

@@ -17,6 +17,7 @@ use super::routing::Router;
 use super::transport::{HttpTransport, Peers};
 use super::{Config, Data, Inner, Node, PortHolder, maintenance};
 use crate::api::join_host_port;
+use crate::auth::{Nets, Role};
 use crate::client::Source;
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
@@ -88,6 +89,7 @@ impl Node {
         let resumes = remembered.as_ref().is_some_and(goes_on);
         let me = identity(&config, &listener, remembered.as_ref())?;
         let mut remembered_contacts = Vec::new();
+        let addr = me.addr.clone();
         let chord = match remembered {
             Some(mut durable) if resumes => {
                 durable.me.name = me.name;
@@ -101,7 +103,8 @@ impl Node {
             _ => Chord::new(me, config.protocol.clone()),
         };
         let peers = Peers::new(config.patience.clone());
-        let transport = HttpTransport::new(Arc::clone(&peers))
+        let nets = Nets::new(&config.security.allowed, &own_addresses(&addr, &listener).await);
+        let transport = HttpTransport::new(Arc::clone(&peers), &config.security, nets.clone())
             .map_err(|error| StartError::System(format!("there is no HTTP client: {error}")))?;
         let keeper = match Keeping::remembered(&*store)? {
             Some(durable) => Keeper::restored(chord.me().clone(), durable, config.content.clone()),
@@ -110,7 +113,7 @@ impl Node {
         let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
-        let inner = Arc::new(Inner::new(driver, router, config, stop.clone()));
+        let inner = Arc::new(Inner::new(driver, router, config, nets, stop.clone()));
         let node = Node { inner, _guard: Some(Arc::new(stop.clone().drop_guard())) };
         maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
@@ -126,9 +129,14 @@ impl Node {
     fn serve(&self, listener: TcpListener) {
         let node = self.for_itself();
         let stop = self.shutdown_token();
-        let limits = http::Limits::default();
+        let limits = http::Limits { clients: self.security().limits, ..http::Limits::default() };
         tokio::spawn(async move {
-            if let Err(error) = http::serve(listener, http::router(node.clone()), limits, stop).await {
+            let router = http::router(node.clone());
+            let served = match &node.security().tls {
+                Some(tls) => http::serve_tls(listener, router, limits, tls, stop).await,
+                None => http::serve(listener, router, limits, stop).await,
+            };
+            if let Err(error) = served {
                 tracing::error!(%error, "the server has ended");
             }
             let driver = Arc::clone(&node.inner.driver);
@@ -262,10 +270,16 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.join_attempts == Some(0) {
         return wrong("a node that shall join has at least one attempt");
     }
+    if config.security.keys.as_ref().is_some_and(|keys| keys.role() < Role::Node) {
+        return wrong("the secret file has no [[node]] key, and a node needs one: the file of clients is another one");
+    }
+    if config.security.tls.as_ref().is_some_and(|tls| tls.role() != Some(Role::Node)) {
+        return wrong("the certificate of --tls-cert is not that of a node: `tasks certs` makes one, node.pem");
+    }
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
     }
-    for addr in config.advertise.iter().chain(&config.pred).chain(&config.succ) {
+    for addr in config.advertise.iter().chain(&config.security.known_as).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;
     }
     Ok(())
@@ -317,13 +331,37 @@ async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<Tcp
         StartError::Listen { addr: addr.clone(), source, holder }
     };
     let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
-    if let Some(open) = resolved.iter().find(|addr| !is_loopback(addr.ip())) {
-        return Err(StartError::Config(format!(
-            "{open} can be reached from other machines, and this version has no ring secret yet that would keep strangers \
-             out: listen on a loopback address such as 127.0.0.1"
-        )));
+    if !config.security.is_closed() {
+        let reached = resolved.iter().map(SocketAddr::ip).find(|ip| !is_loopback(*ip)).map(|ip| ip.to_string());
+        let told = match &config.advertise {
+            Some(advertise) if reached.is_none() => is_elsewhere(advertise).await.then(|| advertise.clone()),
+            _ => None,
+        };
+        if let Some(open) = reached.or(told) {
+            return Err(StartError::Config(format!(
+                "{open} can be reached from other machines, and nothing would keep strangers out: give the node the secret of its \
+                 ring with --secret-file (`tasks secret new ring.secret` writes one) or certificates with --tls-cert (`tasks certs`), or listen on a loopback address such as \
+                 127.0.0.1"
+            )));
+        }
     }
     TcpListener::bind(&resolved[..]).await.map_err(failed)
+}
+
+/// The addresses under which others call it, as far as they can be told.
+async fn own_addresses(addr: &str, listener: &TcpListener) -> Vec<IpAddr> {
+    match tokio::net::lookup_host(addr).await {
+        Ok(resolved) => resolved.map(|addr| addr.ip()).collect(),
+        Err(_) => listener.local_addr().map(|addr| addr.ip()).into_iter().collect(),
+    }
+}
+
+/// Whether others are told an address that is not, or not surely, on this machine: traffic would be led here from elsewhere.
+async fn is_elsewhere(advertise: &str) -> bool {
+    match tokio::net::lookup_host(advertise).await {
+        Ok(mut resolved) => resolved.any(|addr| !is_loopback(addr.ip())),
+        Err(_) => true,
+    }
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -337,6 +375,13 @@ fn is_loopback(ip: IpAddr) -> bool {
 fn identity(config: &Config, listener: &TcpListener, remembered: Option<&Durable>) -> Result<Contact, StartError> {
     let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
     let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
+    if local.ip().is_unspecified() && config.advertise.is_none() {
+        let reason = format!(
+            "--host {} listens everywhere, and others must know where to call: say so with --advertise",
+            config.host
+        );
+        return Err(StartError::Config(reason));
+    }
     let name = config.name.clone().unwrap_or_else(|| {
         remembered.map_or_else(|| format!("node-{}", local.port()), |durable| durable.me.name.clone())
     });

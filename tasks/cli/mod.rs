@@ -2,6 +2,7 @@
 
 mod overlay;
 mod protocol;
+mod secret;
 mod values;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub(crate) use overlay::{
     OverlayTask, OverlayWork, Parameter, Which,
 };
 pub(crate) use protocol::{Protocol, Protocols};
+pub(crate) use secret::Secret;
 pub(crate) use values::{Cas, Export, Get, Import, Put};
 
 /// Boots, grows, feeds, watches, hurts and ends Chord rings on this machine.
@@ -30,6 +32,12 @@ pub(crate) struct Cli {
     /// Where the ring is remembered; its nodes' logs/ and data/ lie beside it.
     #[arg(long, global = true, env = "CHORDAL_STATE", default_value = "network_state.json", value_name = "FILE")]
     pub(crate) state: PathBuf,
+    /// The keys of the ring, if it is closed to strangers; what boots it remembers where they are.
+    #[arg(long, global = true, env = "CHORDAL_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// The certificates of the ring, as `tasks certs` makes them, if its nodes speak TLS; what boots it remembers where they are.
+    #[arg(long, global = true, env = "CHORDAL_CERTS", value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
     /// Print one JSON value and nothing else on standard output.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -93,6 +101,11 @@ pub(crate) enum Task {
     /// Simulate rings under faults, or overlays of up to a million nodes.
     #[command(subcommand)]
     Simulate(Simulate),
+    /// Write a secret file, or replace its keys while the ring runs.
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Make an authority of a ring's own, and certificates for its nodes and clients.
+    Certs(Certs),
     /// Print a completion script for a shell.
     Completions(Completions),
 }
@@ -369,6 +382,19 @@ pub(crate) enum Simulate {
     Protocol(Box<Protocol>),
     /// Chord and Kademlia networks of up to a million nodes.
     Overlay(Overlay),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Certs {
+    /// The directory for all of them; an authority that is there already makes new certificates.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A host under which nodes are called, besides this machine: an address or a name; once for each.
+    #[arg(long, value_name = "HOST", value_parser = parse::host)]
+    pub(crate) host: Vec<String>,
+    /// For how many days the certificates are good.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub(crate) days: u16,
 }
 
 #[derive(Debug, Args)]

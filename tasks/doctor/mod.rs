@@ -36,7 +36,7 @@ pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Repo
                 "--watch watches the pointers; views are watched with `tasks monitor`, and judged with `--wait` at the most"
             )
         }
-        Some(cli::Part::Content) => look_until(context, Doctor::of_content(), patience).await,
+        Some(cli::Part::Content) => look_until(context, Doctor::of_content(context), patience).await,
         Some(cli::Part::Ring) | None if task.watch => watch::watch(context, task.interval).await,
         Some(cli::Part::Ring) | None => examine(context, patience).await,
     }
@@ -44,7 +44,7 @@ pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Repo
 
 /// Looks until all invariants hold, at most this long, and reports what was seen last.
 pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Report> {
-    look_until(context, Doctor::default(), patience).await
+    look_until(context, Doctor::new(context), patience).await
 }
 
 async fn look_until(context: &Context, mut doctor: Doctor, patience: Duration) -> Result<Report> {
@@ -78,15 +78,13 @@ struct Findings {
     absent: Vec<(String, String)>,
 }
 
-impl Default for Doctor {
-    fn default() -> Doctor {
-        Doctor { client: NodeClient::with_timeout(crawl::ANSWER), silent: BTreeSet::new(), of_content: false }
-    }
-}
-
 impl Doctor {
-    fn of_content() -> Doctor {
-        Doctor { of_content: true, ..Doctor::default() }
+    fn new(context: &Context) -> Doctor {
+        Doctor { client: context.client.within(crawl::ANSWER), silent: BTreeSet::new(), of_content: false }
+    }
+
+    fn of_content(context: &Context) -> Doctor {
+        Doctor { of_content: true, ..Doctor::new(context) }
     }
 
     async fn look(&mut self, state: &NetworkState) -> Result<Findings> {

@@ -32,7 +32,7 @@ pub(super) enum Look {
 /// ring was not ideal at the last one.
 pub(super) async fn watch(context: &Context, interval: Duration) -> Result<Report> {
     context.state.ring()?;
-    let mut doctor = Doctor::default();
+    let mut doctor = Doctor::new(context);
     let mut history = History::default();
     let mut recent: VecDeque<(Duration, Change)> = VecDeque::new();
     let mut screen = Screen::new(interval);

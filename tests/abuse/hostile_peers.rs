@@ -171,6 +171,7 @@ fn tell(addr: &str, ring: Option<&str>, from: Contact, request: Request) -> Repl
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a message and its reply");
     let reply = runtime.block_on(async {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().no_proxy().build().expect("a message and its reply");
         let message = frame(&Envelope { ring, from, request });
         client

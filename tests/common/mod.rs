@@ -347,6 +347,8 @@ thread_local! {
 
 /// An HTTP client for the loopback.
 pub(crate) fn client() -> reqwest::Client {
+    // reqwest wants one even for plain HTTP; who was first stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     // No connection is kept: the peer may be gone the next time.
     builder.pool_max_idle_per_host(0).timeout(Duration::from_secs(20)).build().expect("a client")

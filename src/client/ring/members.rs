@@ -24,13 +24,13 @@ pub(super) struct Target {
     pub(super) direct: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Members {
     known: Vec<Known>,
     owners: OwnerCache,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     contact: Contact,
     /// Whether the program named it: it is not forgotten.

@@ -12,6 +12,7 @@ use chordal_protocol::{Condition, Contact, Id, RequestId};
 
 use super::{Deleted, Error, Kv, NodeClient, Outcome, Source, SourceError, TIMEOUT, Value};
 use crate::api::{ETag, NodeInfo, NodeRef};
+use crate::auth::Security;
 use crate::node::mint;
 use crate::pauses::Pauses;
 pub use error::OperationError;
@@ -100,6 +101,16 @@ impl Client {
         let (members, looked) = (Mutex::new(members), Mutex::new(None));
         let shared = Shared { node: NodeClient::with_timeout(LONGEST_DEADLINE), services, members, looked };
         Ok(Client { shared: Arc::new(shared), deadline: TIMEOUT })
+    }
+
+    /// The same client for a ring that is closed to strangers: with keys it signs what it sends, and takes no answer that is not
+    /// signed; with a certificate it speaks mutual TLS.
+    #[must_use]
+    pub fn with_security(self, security: &Security) -> Client {
+        let members = Mutex::new(self.shared.members().clone());
+        let (node, services) = (self.shared.node.clone().with_security(security), self.shared.services.clone());
+        let shared = Shared { node, services, members, looked: Mutex::new(None) };
+        Client { shared: Arc::new(shared), ..self }
     }
 
     /// The same client, whose operations end within `deadline`: [`TIMEOUT`] unless this is called, 5 minutes at most.

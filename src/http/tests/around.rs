@@ -110,6 +110,7 @@ async fn the_sender_of_a_large_body_sees_the_refusal() {
         problem(&client.ask(&with_body("/raw", "", &large)).await, 413, "too-large");
         assert_eq!(client.ask(&get("/get")).await.body, "got");
     }
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let response = soon(
         reqwest::Client::builder()
             .no_proxy()

@@ -7,11 +7,17 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use chordal_protocol::{Reply, Request, keeper};
+use reqwest::header::{AUTHORIZATION, HOST, HeaderMap};
 use tokio::runtime::Handle;
 
 use super::super::{Config, wire};
+use super::Caller;
+use crate::auth;
 use crate::http::PEER_BODY;
 use crate::node::KEY_LIMIT;
+
+/// Where nodes are asked.
+const PEER: &str = "/peer";
 
 /// The largest answer to a question whose answer has no content in it.
 pub(super) const PLAIN_ANSWER: usize = 1 << 20;
@@ -52,6 +58,9 @@ impl Failure {
         if error.is_timeout() {
             return Failure::Silent;
         }
+        if let Some(told) = auth::explain(error) {
+            return Failure::Unusable(told);
+        }
         // The innermost cause says it best: "Connection refused".
         let mut cause: &dyn std::error::Error = error;
         while let Some(deeper) = cause.source() {
@@ -70,23 +79,41 @@ pub(super) type Outcome = Result<(Reply, Duration), Failure>;
 /// Asks, and once more where the connection broke: one that was kept may have been closed under the question.
 pub(super) async fn exchange(
     client: &reqwest::Client,
+    caller: &Caller,
     addr: &str,
     body: Bytes,
     longest: usize,
     limit: Duration,
 ) -> Outcome {
-    match post(client, addr, body.clone(), longest, limit).await {
-        Err(Failure::Broken(_)) => post(client, addr, body, longest, limit).await,
+    match post(client, caller, addr, body.clone(), longest, limit).await {
+        Err(Failure::Broken(_)) => post(client, caller, addr, body, longest, limit).await,
         outcome => outcome,
     }
 }
 
-async fn post(client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, limit: Duration) -> Outcome {
+async fn post(
+    client: &reqwest::Client,
+    caller: &Caller,
+    addr: &str,
+    body: Bytes,
+    longest: usize,
+    limit: Duration,
+) -> Outcome {
+    caller.may_call(addr).map_err(Failure::Unusable)?;
     let began = Instant::now();
     let broken = |error: reqwest::Error| Failure::of(&error);
-    let request = client.post(format!("http://{addr}/peer")).timeout(limit).body(body);
+    // What is signed is the host as it is written here.
+    let mut request = client.post(format!("{}://{addr}{PEER}", caller.scheme)).timeout(limit).header(HOST, addr);
+    let mut awaited = None;
+    if let Some(keys) = &caller.keys {
+        let sent = keys.sign("POST", addr, PEER, &HeaderMap::new(), &body);
+        request = request.header(AUTHORIZATION, sent.authorization);
+        awaited = Some(sent.awaited);
+    }
+    let request = request.body(body);
     let mut response = request.send().await.map_err(broken)?;
     let status = response.status();
+    let headers = std::mem::take(response.headers_mut());
     let mut answer = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
         if answer.len() + chunk.len() > longest {
@@ -98,6 +125,10 @@ async fn post(client: &reqwest::Client, addr: &str, body: Bytes, longest: usize,
         let problem = serde_json::from_slice::<crate::api::Problem>(&answer);
         let detail = problem.map_or_else(|_| "it is no chordal node".to_owned(), |problem| problem.detail);
         return Err(Failure::Unusable(format!("it answered {status}: {detail}")));
+    }
+    if let Some(awaited) = awaited {
+        let checked = awaited.check(status.as_u16(), &headers, &answer);
+        checked.map_err(|not_signed| Failure::Unusable(not_signed.to_string()))?;
     }
     let reply = wire::decode_reply(&answer).map_err(|error| Failure::Unusable(error.to_string()))?;
     Ok((reply, began.elapsed()))

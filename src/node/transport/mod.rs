@@ -3,16 +3,19 @@
 mod exchange;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chordal_protocol::{Envelope, Reply, Request};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::{sleep_until, timeout};
 
 use super::detector::{Detector, Kind, Patience, Standing, stood_still};
 use super::wire;
+use crate::auth::{self, KeyRing, Nets, Security};
 use exchange::{Failure, PLAIN_ANSWER, UnderWay, longest_answer};
 
 /// The asked node gave no answer that can be used.
@@ -71,6 +74,15 @@ pub struct HttpTransport {
     /// Without kept connections: what a late node is asked with. A connection from before a cut may stay mute after it.
     afresh: reqwest::Client,
     peers: Arc<Peers>,
+    caller: Arc<Caller>,
+}
+
+/// How a node shows to others who it is, and whom it calls.
+#[derive(Debug)]
+struct Caller {
+    keys: Option<Arc<KeyRing>>,
+    scheme: &'static str,
+    nets: Nets,
 }
 
 /// How many connections to one node are kept while they are idle, and for how long. A client that has 32 requests under
@@ -84,9 +96,11 @@ const CONNECTING: Duration = Duration::from_secs(1);
 
 impl HttpTransport {
     /// A transport that learns and respects what is known of the peers.
-    pub(crate) fn new(peers: Arc<Peers>) -> Result<HttpTransport, reqwest::Error> {
+    pub(crate) fn new(peers: Arc<Peers>, security: &Security, nets: Nets) -> Result<HttpTransport, reqwest::Error> {
+        let resolver = Arc::new(Resolver(nets.clone()));
         let client = |kept| {
-            reqwest::Client::builder()
+            auth::prepare(reqwest::Client::builder(), security.tls.as_ref())
+                .dns_resolver(Arc::clone(&resolver))
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
                 .pool_max_idle_per_host(kept)
@@ -95,15 +109,18 @@ impl HttpTransport {
                 .tcp_nodelay(true)
                 .build()
         };
-        Ok(HttpTransport { client: client(POOLED)?, afresh: client(0)?, peers })
+        let (keys, scheme) = (security.keys.clone(), auth::scheme(security.tls.as_ref()));
+        let caller = Arc::new(Caller { keys, scheme, nets });
+        Ok(HttpTransport { client: client(POOLED)?, afresh: client(0)?, peers, caller })
     }
 
     /// Asks; what comes of it is noted even if nobody waits for it any more.
     fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
+        let caller = Arc::clone(&self.caller);
         UnderWay::new(async move {
             let limit = peers.patience.bounds(kind).limit;
-            let outcome = exchange::exchange(&client, &addr, body, longest, limit).await;
+            let outcome = exchange::exchange(&client, &caller, &addr, body, longest, limit).await;
             peers.with(|detector, now| match &outcome {
                 Ok((_, took)) => detector.answered(&addr, kind, *took, now),
                 Err(failure) if failure.is_final() => detector.condemn(&addr, now),
@@ -166,6 +183,33 @@ impl HttpTransport {
 
     fn late_after(&self, addr: &str, kind: Kind) -> Duration {
         self.peers.with(|detector, _| detector.late_after(addr, kind))
+    }
+}
+
+/// Finds the addresses of a name, as far as they may be called. What it finds is what is connected to: a name that leads
+/// elsewhere the next time leads nowhere.
+#[derive(Debug)]
+struct Resolver(Nets);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let nets = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<SocketAddr> = found.iter().copied().filter(|addr| nets.allow(addr.ip())).collect();
+            match found.first() {
+                Some(addr) if allowed.is_empty() => Err(nets.refusal(addr.ip()).into()),
+                _ => Ok(Box::new(allowed.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+impl Caller {
+    /// An address that is no name is not resolved, and looked at here.
+    fn may_call(&self, addr: &str) -> Result<(), String> {
+        let ip = addr.parse::<SocketAddr>().map(|addr| addr.ip());
+        ip.map_or(Ok(()), |ip| if self.nets.allow(ip) { Ok(()) } else { Err(self.nets.refusal(ip)) })
     }
 }
 

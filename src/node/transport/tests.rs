@@ -56,7 +56,7 @@ fn transport() -> HttpTransport {
     };
     let passed_over = Duration::from_secs(60);
     let patience = Patience { ring: short(10_000), content: short(10_000), page: short(10_000), passed_over };
-    HttpTransport::new(Peers::new(patience)).unwrap()
+    HttpTransport::new(Peers::new(patience), &Security::default(), Nets::new(&[], &[[127, 0, 0, 1].into()])).unwrap()
 }
 
 async fn ask(transport: &HttpTransport, addr: &str, request: Request) -> Result<Reply, NoAnswer> {

@@ -1,0 +1,19 @@
+//! Rings that are closed to strangers, on real processes.
+//!
+//! - [`strangers`]: who has no key, or another one, or what somebody else has sent
+//! - [`roles`]: what each key may do
+//! - [`ring`]: a ring under a secret, run by `tasks`, and who joins it
+//! - [`rotation`]: keys replaced while the ring runs
+//! - [`tls`]: a ring of mutual TLS
+//! - [`limits`]: what one client may ask, and whom a node calls
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod limits;
+mod ring;
+mod roles;
+mod rotation;
+mod strangers;
+mod support;
+mod tls;
