@@ -38,11 +38,12 @@ const KINDS: [Kind; 7] = [
     Kind::OneCopy,
 ];
 
-const BUGS: [Bug; 19] = [
+const BUGS: [Bug; 20] = [
     Bug::MergeAgain,
     Bug::AcceptBeforeStage,
     Bug::AcceptWithoutSealing,
     Bug::KeepOwnRecords,
+    Bug::LayUponAnything,
     Bug::SpeakBeforeInstall,
     Bug::RestartedPrimaryServes,
     Bug::OldConfirmation,
@@ -72,6 +73,7 @@ fn found_by(bug: Bug) -> FoundBy {
         | Bug::AcceptBeforeStage
         | Bug::AcceptWithoutSealing
         | Bug::KeepOwnRecords
+        | Bug::LayUponAnything
         | Bug::SpeakBeforeInstall
         | Bug::OldConfirmation
         | Bug::UnconfirmedRead
