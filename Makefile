@@ -1,6 +1,6 @@
 # The habits of this repository. `check` only reads; `fix` writes.
 
-.PHONY: check fix test sim model bench ci
+.PHONY: check fix test sim model soak bench ci
 
 check:
 	cargo fmt --all --check
@@ -24,6 +24,11 @@ sim:
 # The replicated views explored further than the tests do: two minutes and 1.1 GiB, once it is built.
 model:
 	cargo test --release -p chordal-protocol --test model --locked -- --include-ignored --nocapture
+
+# A ring of processes under kills, pauses, cuts, joins and leaves for an hour (the tests have a minute of it); the history of its
+# clients is checked. docs/soak.md has the result. SOAK_SECONDS and SOAK_SEED say otherwise.
+soak:
+	SOAK_SECONDS=$${SOAK_SECONDS:-3600} cargo test --release --test soak --locked fire -- --nocapture
 
 # Stores and lookups per second through random nodes of twelve, and addresses per second of a bootstrap service and what kills do
 # to it, each beside an empty axum server in the same run.

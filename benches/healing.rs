@@ -1,9 +1,12 @@
 //! `cargo bench --bench healing`: a quarter of a ring of processes is killed, or paused, all at once. How long until
 //! `tasks doctor --only ring` is content, and how long did lookups through the others take meanwhile?
 //!
-//! Half of the clients look up what living nodes keep (*kept*: each answer must be right), half of them what the hurt nodes
-//! kept (*lost*: there is one copy of each value, so it is absent once its range was taken over). *calm* is when the last
-//! lookup that took more than 200 ms, or was not answered, had ended.
+//! Half of the clients look up what living nodes serve (*kept*), half of them what the hurt nodes served (*lost*: others keep it, and
+//! serve it once one of them has taken over). Where two of the three that keep a value are hurt there is no answer. *calm* is when
+//! the last lookup that took more than 200 ms, or was not answered, had ended.
+//!
+//! Then, whatever the signal is: `kill -9` of all and `tasks start --all` at once after it, and `kill -9` of one node. How long after
+//! the blow is the first good read, or put, of a key that the dead served answered, and how long until each key has had one?
 //!
 //! Settings: `HEALING_NODES` (16), `HEALING_HURT` (4), `HEALING_SIGNAL` (`KILL` or `STOP`), `HEALING_RUNS` (5),
 //! `HEALING_CLIENTS` (4), `HEALING_AFTER` (seconds for which lookups go on when the doctor is content, 3), and
@@ -23,6 +26,9 @@ use rand::seq::SliceRandom;
 
 /// How many values lie on the ring.
 const VALUES: usize = 400;
+
+/// How many keys are waited for after a kill.
+const WATCHED: usize = 32;
 
 /// What lookups brought while the ring healed.
 #[derive(Default)]
@@ -62,6 +68,20 @@ fn main() {
         let (healed, kept, lost) = runtime.block_on(hurt_and_watch(&ring, hurt, signal, clients));
         println!("{run:>3} {:>7}  of kept {}", healed.as_millis(), kept.line());
         println!("{:>3} {:>7}  of lost {}", "", "", lost.line());
+    }
+    println!("\nKilled, in ms from the blow; {WATCHED} keys of all, and up to as many of one node\n");
+    println!("{:>3} | all: started, first read, each read | one: first put, each put", "run");
+    for run in 1..=runs {
+        let mut ring = Ring::start(nodes);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (started, reads) = runtime.block_on(kill_all(&mut ring));
+        let puts = runtime.block_on(kill_one(&ring));
+        let [(first_read, each_read), (first_put, each_put)] = [reads, puts].map(|times| {
+            let millis = |time: Option<&Duration>| time.map_or(0, Duration::as_millis);
+            (millis(times.iter().min()), millis(times.iter().max()))
+        });
+        let started = started.as_millis();
+        println!("{run:>3} | {started:>12} {first_read:>11} {each_read:>10} | {first_put:>14} {each_put:>9}");
     }
 }
 
@@ -105,6 +125,93 @@ async fn hurt_and_watch(ring: &Ring, hurt: usize, signal: Signal, clients: usize
     tokio::time::sleep(Duration::from_secs(setting("HEALING_AFTER", 3) as u64)).await;
     over.store(true, Ordering::Relaxed);
     (healed, all(kept).await, all(lost).await)
+}
+
+/// Kills all nodes and starts them again. How long that took, and until each key was read.
+async fn kill_all(ring: &mut Ring) -> (Duration, Vec<Duration>) {
+    let client = Client::new();
+    let addrs: Vec<String> = ring.nodes.iter().map(|(addr, _)| addr.clone()).collect();
+    for number in 0..WATCHED {
+        let addr = &addrs[number % addrs.len()];
+        client.store(addr, value(number).as_bytes(), Some(key(number).as_bytes())).await.expect("it is stored");
+    }
+    let began = Instant::now();
+    for (_, pid) in &ring.nodes {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).expect("the signal is sent");
+    }
+    let mut start = ring.command(&["start", "--all"]);
+    let start = tokio::task::spawn_blocking(move || (start.output(), began.elapsed()));
+    let reads = served_again(&client, (0..WATCHED).collect(), &addrs, began, Asked::Read).await;
+    let (ran, started) = start.await.expect("it was waited for");
+    succeeded(&ran.expect("tasks can be run"));
+    succeeded(&ring.command(&["doctor", "--wait", "60s"]).output().expect("tasks can be run"));
+    ring.look_up_nodes();
+    (started, reads)
+}
+
+/// Kills the node that serves the most of some keys. How long until each of these was written through the others.
+async fn kill_one(ring: &Ring) -> Vec<Duration> {
+    let client = Client::new();
+    let mut served: Vec<Vec<usize>> = vec![Vec::new(); ring.nodes.len()];
+    for number in 0..VALUES {
+        let addr = &ring.nodes[number % ring.nodes.len()].0;
+        let stored = client.store(addr, value(number).as_bytes(), Some(key(number).as_bytes())).await;
+        let owner = stored.expect("it is stored").owner.addr();
+        served[ring.nodes.iter().position(|(addr, _)| *addr == owner).expect("it is a node of the ring")].push(number);
+    }
+    let victim = (0..served.len()).max_by_key(|at| served[*at].len()).expect("there are nodes");
+    let others: Vec<String> =
+        ring.nodes.iter().enumerate().filter(|(at, _)| *at != victim).map(|(_, (addr, _))| addr.clone()).collect();
+    served[victim].truncate(WATCHED);
+    let began = Instant::now();
+    kill(Pid::from_raw(ring.nodes[victim].1), Signal::SIGKILL).expect("the signal is sent");
+    served_again(&client, served.swap_remove(victim), &others, began, Asked::Write).await
+}
+
+/// What is asked of a key until it is served.
+#[derive(Clone, Copy)]
+enum Asked {
+    Read,
+    Write,
+}
+
+/// How long after the blow each of these keys was served, all asked for at once, through one node after the other.
+async fn served_again(
+    client: &Client,
+    numbers: Vec<usize>,
+    through: &[String],
+    began: Instant,
+    asked: Asked,
+) -> Vec<Duration> {
+    let mut waiting = Vec::new();
+    for number in numbers {
+        let (client, through) = (client.clone(), through.to_vec());
+        waiting.push(tokio::spawn(async move {
+            let mut tries = number;
+            loop {
+                let addr = &through[tries % through.len()];
+                let (key, value) = (key(number), value(number));
+                let is_served = match asked {
+                    Asked::Read => {
+                        let found = client.lookup(addr, key.as_bytes()).await;
+                        let expected = chordal::api::Text::of(value.as_bytes());
+                        found.is_ok_and(|found| found.expect("nothing is lost").value == expected)
+                    }
+                    Asked::Write => client.store(addr, value.as_bytes(), Some(key.as_bytes())).await.is_ok(),
+                };
+                if is_served {
+                    return began.elapsed();
+                }
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }));
+    }
+    let mut times = Vec::new();
+    for served in waiting {
+        times.push(served.await.expect("a key is served"));
+    }
+    times
 }
 
 async fn all(watchers: Vec<tokio::task::JoinHandle<Lookups>>) -> Lookups {
@@ -178,15 +285,20 @@ impl Ring {
         for args in [&["boot"][..], &["addmany", &more], &["doctor", "--wait", "30s"]] {
             succeeded(&ring.command(args).output().expect("tasks can be run"));
         }
-        let state = std::fs::read(ring.dir.path().join("network_state.json")).expect("a state file");
+        ring.look_up_nodes();
+        ring
+    }
+
+    /// Who runs, by the state file.
+    fn look_up_nodes(&mut self) {
+        let state = std::fs::read(self.dir.path().join("network_state.json")).expect("a state file");
         let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
         let nodes = state["nodes"].as_array().expect("a list of nodes").iter();
         let node = |it: &serde_json::Value| {
             let pid = it["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
             (format!("{}:{}", it["host"].as_str().expect("a host"), it["port"]), pid)
         };
-        ring.nodes = nodes.map(node).collect();
-        ring
+        self.nodes = nodes.map(node).collect();
     }
 
     fn command(&self, args: &[&str]) -> Command {

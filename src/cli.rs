@@ -99,6 +99,10 @@ pub struct StartArgs {
     /// Crashes of fewer than half of them lose nothing. Who joins learns it
     #[arg(long, value_name = "COPIES", default_value = "3", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
     pub replication_factor: u8,
+    /// Threads that answer requests; one more keeps content. A node that has a machine to itself gains by more
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64),
+          env = THREADS)]
+    pub threads: u8,
     /// Milliseconds between two rounds of stabilizing
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000),
           env = "CHORDAL_STABILIZE_INTERVAL")]
@@ -107,6 +111,9 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE", hide = true)]
     pub ready_file: Option<PathBuf>,
 }
+
+/// Names the number of threads of a node in the environment.
+pub(crate) const THREADS: &str = "CHORDAL_THREADS";
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -193,7 +200,7 @@ pub fn start(args: StartArgs) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| tracing::error!("{}", panic.to_string().replace('\n', " "))));
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(usize::from(args.threads))
         .max_blocking_threads(16)
         .thread_name("chordal")
         .enable_all()

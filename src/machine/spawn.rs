@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::network_state::NodeEntry;
 use super::process;
+use crate::cli::THREADS;
 
 /// How often a node that starts is looked at.
 const POLL: Duration = Duration::from_millis(5);
@@ -114,6 +115,10 @@ pub fn spawn(entry: &mut NodeEntry, contacts: &[String]) -> Result<Child, SpawnE
     let log = log.map_err(cannot_write)?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(program()).arg("node").args(arguments(entry, contacts));
+    // Nodes that share a machine have threads enough, and pay for each other's.
+    if std::env::var_os(THREADS).is_none() {
+        command.env(THREADS, "1");
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(cannot_write)?).stderr(log);
     for variable in OUR_VARIABLES {
         command.env_remove(variable);

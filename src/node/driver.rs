@@ -194,6 +194,9 @@ impl Driver {
         };
         // What is asked of the keeper rests on nothing that the ring has written down.
         if let Outcome::Keep(request) = outcome {
+            if let Some(reply) = self.keeping.confirm(&request) {
+                return Reply::Kept(reply);
+            }
             let served = self.keeping.ask(|reply| Job::Serve { from, request, reply }).await;
             return served.map_or_else(|error| Reply::Refused(refusal(error)), Reply::Kept);
         }

@@ -8,6 +8,7 @@
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
 
 mod line;
+mod standing;
 #[cfg(test)]
 #[path = "keeping_tests.rs"]
 mod tests;
@@ -19,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
-use chordal_protocol::replica::{Answer, Event, Member, Operation, Refusal, Token, View};
+use chordal_protocol::replica::{self, Answer, Event, Letter, Member, Operation, Refusal, Token, View};
 use chordal_protocol::{Contact, Id, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
 use line::Line;
+use standing::Standing;
 
 /// The name under which the keeper's state is stored.
 const STATE: &str = "keeper";
@@ -128,6 +130,7 @@ pub(crate) trait Outside: Send + Sync + 'static {
 /// The way to the thread.
 pub(crate) struct Keeping {
     line: Arc<Line>,
+    standing: Arc<Standing>,
     seen: watch::Receiver<Arc<Seen>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -152,10 +155,12 @@ impl Keeping {
         started: Instant,
     ) -> Result<Keeping, StoreError> {
         let line = Arc::new(Line::default());
+        let standing = Arc::new(Standing::default());
         let (tell, seen) = watch::channel(Arc::new(Seen::default()));
         let transactions = store.transactions()?;
         let work = Work {
             line: Arc::clone(&line),
+            standing: Arc::clone(&standing),
             keeper,
             store,
             outside,
@@ -173,12 +178,17 @@ impl Keeping {
             .name("keeper".to_owned())
             .spawn(move || work.run())
             .map_err(|error| StoreError::Failed(format!("there is no thread for its keeper: {error}")))?;
-        Ok(Keeping { line, seen, thread: Mutex::new(Some(thread)) })
+        Ok(Keeping { line, standing, seen, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts a job in line, without waiting. One that is not taken will not be done.
     pub(crate) fn submit(&self, job: Job) -> Result<(), StoreError> {
         self.line.push(job)
+    }
+
+    /// Answers another keeper at once, if it asks nothing but whether views stand, and that is known.
+    pub(crate) fn confirm(&self, request: &keeper::Request) -> Option<keeper::Reply> {
+        self.standing.confirm(request, Instant::now())
     }
 
     /// Has something done, and waits for the outcome.
@@ -220,6 +230,7 @@ impl Drop for Keeping {
 /// The thread's own.
 struct Work {
     line: Arc<Line>,
+    standing: Arc<Standing>,
     keeper: Keeper,
     store: Arc<dyn Store>,
     outside: Arc<dyn Outside>,
@@ -254,6 +265,8 @@ struct Out {
     /// Whether the state had to be written in any case.
     owed: bool,
     replies: Vec<Late>,
+    /// Which views were said to stand, to whom.
+    confirmed: Vec<Letter<replica::Reply>>,
     /// Operations that were begun in this transaction.
     begun: Vec<(Token, bool)>,
     /// Whether these are reads that are done a second time.
@@ -410,8 +423,10 @@ impl Work {
     /// It is durable: now others may hear of it.
     fn release(&mut self, out: Out) {
         let keeper::Step { calls, answers, events, .. } = out.step;
+        self.standing.note(out.confirmed, Instant::now());
         // First what can be seen, so that whoever is answered sees it.
         if out.persist || !events.is_empty() || self.keeper.is_leaving() {
+            self.standing.follow(self.keeper.replica().durable());
             self.show(&events);
         }
         for reply in out.replies {
@@ -501,6 +516,7 @@ fn do_job(
     let step = match job {
         Job::Serve { from, request, reply } => {
             let Served { reply: said, step } = keeper.serve(store, now, &from, request);
+            out.confirmed.extend(standing::confirmations(&said));
             out.replies.push(answering(reply, said));
             step
         }

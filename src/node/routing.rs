@@ -52,7 +52,6 @@ struct Tries {
     began: Instant,
     deadline: Duration,
     pause: Duration,
-    last: String,
     /// Whether a write was sent to a node that gave no answer: it may have happened.
     unknown: bool,
 }
@@ -127,10 +126,14 @@ impl Router {
 
     /// Does it as the primary, or says who is. What changes in a moment is waited for.
     pub(crate) async fn here(&self, operation: Operation) -> Result<Answer, NodeError> {
-        let id = *operation.id();
         let mut tries = Tries::new(self.deadline);
+        self.try_here(operation, &mut tries).await.map_err(|error| tries.in_the_end(error))
+    }
+
+    async fn try_here(&self, operation: Operation, tries: &mut Tries) -> Result<Answer, NodeError> {
+        let id = *operation.id();
         loop {
-            match self.within(&tries, self.driver.operate_here(operation.clone())).await {
+            match self.within(tries, self.driver.operate_here(operation.clone())).await {
                 Some(told) => match told? {
                     Told::NotMine(hint) => return Err(NodeError::NotMine { hint: self.driver.hint(&id, hint) }),
                     Told::Answer(Answer::Refused(refusal)) => tries.refused("this node", refusal).await?,
@@ -145,9 +148,13 @@ impl Router {
     /// Has the primary do something. A change of views or a hole in the ring is waited out until the deadline; the request id
     /// sees to it that what is asked twice is done once.
     async fn at_primary(&self, operation: Operation) -> Result<(Answer, Served), NodeError> {
+        let mut tries = Tries::new(self.deadline);
+        self.try_at_primary(operation, &mut tries).await.map_err(|error| tries.in_the_end(error))
+    }
+
+    async fn try_at_primary(&self, operation: Operation, tries: &mut Tries) -> Result<(Answer, Served), NodeError> {
         let driver = &self.driver;
         let id = *operation.id();
-        let mut tries = Tries::new(self.deadline);
         let mut hops = 0;
         let mut hint: Option<Contact> = None;
         let mut hints = 0;
@@ -156,7 +163,7 @@ impl Router {
                 Some(contact) => contact,
                 None => match self.likely_primary(id) {
                     Some(contact) => contact,
-                    None => match self.find_unless_cut_off(id, &tries).await? {
+                    None => match self.find_unless_cut_off(id, tries).await? {
                         Ok(way) => {
                             // The owner is asked again, now for what it shall do: the same hop.
                             hops += way.trace.len().saturating_sub(1) as u32;
@@ -172,7 +179,7 @@ impl Router {
             let is_here = target == *driver.lock().chord.me();
             hops += u32::from(!is_here);
             let reply = if is_here {
-                self.ask_here(&tries, &operation).await
+                self.ask_here(tries, &operation).await
             } else {
                 self.ask_there(&target, &operation).await
             };
@@ -258,7 +265,7 @@ impl Router {
 
 impl Tries {
     fn new(deadline: Duration) -> Tries {
-        Tries { began: Instant::now(), deadline, pause: PAUSES.0, last: String::new(), unknown: false }
+        Tries { began: Instant::now(), deadline, pause: PAUSES.0, unknown: false }
     }
 
     /// The primary could not do it now.
@@ -289,12 +296,10 @@ impl Tries {
 
     /// Pauses before the next try, or says that there is no time for one.
     async fn again(&mut self, reason: String) -> Result<(), NodeError> {
-        self.last = reason;
         let waited = self.began.elapsed();
         if waited + self.pause > self.deadline {
-            let reason = std::mem::take(&mut self.last);
             return Err(if self.unknown {
-                NodeError::Deadline { waited, reason: format!("{reason}. The write may or may not have happened") }
+                self.doubt(reason)
             } else {
                 NodeError::Unavailable {
                     reason: format!("not available within {:.1} s: {reason}", waited.as_secs_f32()),
@@ -305,6 +310,20 @@ impl Tries {
         tokio::time::sleep(self.pause.mul_f64(jitter)).await;
         self.pause = (self.pause * 2).min(PAUSES.1);
         Ok(())
+    }
+
+    /// What the client is told. Whatever ended it, a write that an earlier try may have done was not refused.
+    fn in_the_end(&self, error: NodeError) -> NodeError {
+        match error {
+            error @ NodeError::Deadline { .. } => error,
+            error if self.unknown => self.doubt(error.to_string()),
+            error => error,
+        }
+    }
+
+    fn doubt(&self, reason: String) -> NodeError {
+        let reason = format!("{reason}. The write may or may not have happened");
+        NodeError::Deadline { waited: self.began.elapsed(), reason }
     }
 }
 
@@ -334,6 +353,21 @@ mod tests {
 
     fn range(lo: &str, hi: &str) -> Interval {
         Interval::half_open(Id::from_hex_prefix(lo).unwrap(), Id::from_hex_prefix(hi).unwrap())
+    }
+
+    #[test]
+    fn a_write_that_may_have_been_done_is_never_said_to_be_refused() {
+        let mut tries = Tries::new(Duration::from_secs(10));
+        let ends: [fn() -> NodeError; 2] =
+            [|| NodeError::Overloaded, || NodeError::Unavailable { reason: "cut off".to_owned() }];
+        for end in ends {
+            tries.unknown = false;
+            assert_eq!(tries.in_the_end(end()).to_string(), end().to_string());
+            tries.unknown = true;
+            let told = tries.in_the_end(end());
+            assert!(matches!(&told, NodeError::Deadline { .. }), "{told:?}");
+            assert!(told.to_string().contains(&end().to_string()), "{told}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use chordal_protocol::replica::Area;
 use chordal_protocol::{Id, Record, RequestId, Version};
@@ -29,6 +30,10 @@ use super::{Store, StoreError, Transaction};
 /// How often a read is tried while commits keep failing beside it.
 const READ_ATTEMPTS: usize = 3;
 
+/// How soon after the last transaction the next one is in a hurry. It then syncs the file once and not twice, and opening the
+/// file after a crash needs a repair that reads all of it (docs/decisions/0005-store.md).
+const HURRY: Duration = Duration::from_millis(20);
+
 /// How to open the database, the first time and after each failure. It must keep others out for as long as it lives.
 pub(super) type OpenFile = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
 
@@ -37,8 +42,8 @@ pub struct DiskStore {
     // First, so that the file is closed before `open` lets go of the directory.
     current: RwLock<Current>,
     open: OpenFile,
-    /// Held by whoever changes something. Never taken while `areas` is held.
-    writing: Mutex<()>,
+    /// Held by whoever changes something, with when the last change ended. Never taken while `areas` is held.
+    writing: Mutex<Option<Instant>>,
     /// What is remembered of the areas as they are on disk. Held for a moment, and not while a transaction is made.
     areas: Mutex<Memory>,
 }
@@ -88,7 +93,7 @@ impl DiskStore {
     pub(super) fn over(name: &str, open: OpenFile) -> Result<DiskStore, StoreError> {
         let database = open()?;
         let current = RwLock::new(Current { database: Some(database), number: 0 });
-        let store = DiskStore { current, open, writing: Mutex::new(()), areas: Mutex::new(Memory::Nothing) };
+        let store = DiskStore { current, open, writing: Mutex::new(None), areas: Mutex::new(Memory::Nothing) };
         match store.attempt(read_areas) {
             Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
             Err(Failure::Unopened(error)) => return Err(error),
@@ -193,10 +198,14 @@ impl Store for DiskStore {
     }
 
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.with_areas(Areas::clone)?;
         let mut after = None;
-        let outcome = self.attempt(|database| transact(database, before.clone(), work, &mut after));
+        let hurries = last.is_some_and(|last| last.elapsed() < HURRY);
+        let outcome = self.attempt(|database| transact(database, before.clone(), hurries, work, &mut after));
+        if matches!(outcome, Ok(true)) {
+            *last = Some(Instant::now());
+        }
         let mut memory = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
         match (outcome, after) {
             (Ok(changed), Some(after)) => {
@@ -262,12 +271,13 @@ fn read_transactions(database: &Database) -> Result<u64, redb::Error> {
 fn transact(
     database: &Database,
     areas: Areas,
+    hurries: bool,
     work: &mut dyn FnMut(&mut dyn Transaction),
     after: &mut Option<Areas>,
 ) -> Result<bool, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(true);
+    transaction.set_quick_repair(!hurries);
     let changed = {
         let mut open = Open::begin(&transaction, areas)?;
         work(&mut open);

@@ -5,7 +5,6 @@
 //! - [`crashes`]: `kill -9` of a quarter of a ring
 //! - [`pauses`]: SIGSTOP and SIGCONT
 //! - [`partitions`]: two halves that cannot reach each other, and become one again; a node that is cut off
-//! - [`namespaces`]: two networks of the test's own, and the wire between them
 //!
 //! Each value is kept by three nodes, its owner and the two before it. What two of them can serve must be served, to readers
 //! and writers; what they cannot is unavailable (503, or 504 for a write that may have been done). Nothing that was
@@ -17,6 +16,5 @@ mod common;
 
 mod clients;
 mod crashes;
-mod namespaces;
 mod partitions;
 mod pauses;

@@ -1,29 +1,17 @@
 //! A wire that is cut: both sides become rings of their own, or a node is isolated, and all is one again without a hand. No
 //! value can be had on both sides: one of them has the majority of those who keep it.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::clients::{Clients, Stored, all_are_found, all_are_in_groups, fill, is_open, overwrite, parted, try_write};
+use crate::common::namespaces::{Namespaces, Side};
 use crate::common::{Lab, Model, eventually, get, get_json};
-use crate::namespaces::{Namespaces, Side};
 
 /// How long a half may take to be a ring of its own, and two to be one again. Each node tries one remembered contact every
 /// eighth round, which is every four to five seconds, and the contact may be of its own side.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The namespaces, or a word on standard error that nobody can miss: the output of a test that succeeds is not shown.
-fn namespaces(test: &str) -> Option<Namespaces> {
-    match Namespaces::new() {
-        Ok(namespaces) => Some(namespaces),
-        Err(reason) => {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: no networks of its own for the test: {reason}");
-            None
-        }
-    }
-}
 
 /// A ring with so many nodes on each side, ideal, and as each side sees it.
 struct Split {
@@ -150,7 +138,7 @@ fn of_side(key: &str, called: &str) -> String {
 /// the three that keep a value are on the side of its owner.
 #[test]
 fn each_value_is_served_in_one_half_at_most_and_what_both_halves_have_written_is_in_one_ring_again() {
-    let Some(namespaces) = namespaces("a partition that heals") else { return };
+    let Some(namespaces) = Namespaces::or_skip("a partition that heals") else { return };
     let split = Split::ring(namespaces, &["00", "40", "80", "c0"], &["20", "60", "a0", "e0"]);
     let (left, right) = (split.addrs(Side::Left), split.addrs(Side::Right));
     let model = split.model();
@@ -207,7 +195,7 @@ fn each_value_is_served_in_one_half_at_most_and_what_both_halves_have_written_is
 
 #[test]
 fn a_node_that_is_cut_off_says_so_and_comes_back_with_what_it_keeps() {
-    let Some(namespaces) = namespaces("a node that is cut off") else { return };
+    let Some(namespaces) = Namespaces::or_skip("a node that is cut off") else { return };
     let split = Split::ring(namespaces, &["00", "33", "66", "99", "cc"], &["80"]);
     let alone = split.addrs(Side::Right);
     let stored = split.on(Side::Left, |lab| fill(&lab.addrs(), 80, "resting", "before"));

@@ -1,11 +1,13 @@
 //! One question to one node over HTTP, and how it may fail.
 
+use std::future::Future;
 use std::io::ErrorKind;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use chordal_protocol::{Reply, Request, keeper};
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
 
 use super::super::{Config, wire};
 use crate::http::{KEY_LIMIT, PEER_BODY};
@@ -102,17 +104,20 @@ async fn post(client: &reqwest::Client, addr: &str, body: Bytes, longest: usize,
 
 /// An exchange that goes on by itself until its limit, whoever still waits for it: an answer that comes late is a sign of
 /// life all the same.
-pub(super) struct UnderWay(Option<JoinHandle<Result<Reply, Failure>>>);
+///
+/// While somebody waits it runs within that one's task: most are answered at once, and a task of their own would cost them two
+/// more turns of the scheduler.
+pub(super) struct UnderWay(Option<Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>>);
 
 impl UnderWay {
-    pub(super) fn new(task: JoinHandle<Result<Reply, Failure>>) -> UnderWay {
-        UnderWay(Some(task))
+    pub(super) fn new(exchange: impl Future<Output = Result<Reply, Failure>> + Send + 'static) -> UnderWay {
+        UnderWay(Some(Box::pin(exchange)))
     }
 
     /// How it ends; to be asked until it has said so once.
     pub(super) async fn outcome(&mut self) -> Result<Reply, Failure> {
-        let Some(task) = &mut self.0 else { return Err(Failure::Silent) };
-        let outcome = task.await.unwrap_or_else(|error| Err(Failure::Broken(error.to_string())));
+        let Some(exchange) = &mut self.0 else { return Err(Failure::Silent) };
+        let outcome = exchange.await;
         self.0 = None;
         outcome
     }
@@ -122,6 +127,17 @@ impl UnderWay {
         match self.outcome().await {
             Ok(reply) => reply,
             Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    /// Nobody waits any more; it ends by itself.
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(exchange);
         }
     }
 }

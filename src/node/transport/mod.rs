@@ -96,7 +96,7 @@ impl HttpTransport {
     /// Asks; what comes of it is noted even if nobody waits for it any more.
     fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
-        UnderWay::new(tokio::spawn(async move {
+        UnderWay::new(async move {
             let limit = peers.patience.bounds(kind).limit;
             let outcome = exchange::exchange(&client, &addr, body, longest, limit).await;
             peers.with(|detector, now| match &outcome {
@@ -105,7 +105,7 @@ impl HttpTransport {
                 Err(_) => {}
             });
             outcome.map(|(reply, _)| reply)
-        }))
+        })
     }
 
     async fn ask(&self, addr: &str, envelope: &Envelope) -> Result<Reply, Failure> {

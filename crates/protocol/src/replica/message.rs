@@ -1,6 +1,8 @@
 //! What replicas ask of each other. Everything that an answer is about stands in it, so that answers which come late, twice
 //! or in any order do no harm.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Cursor, Member, Name, Page, Parcel, Value, View};
@@ -105,7 +107,7 @@ pub enum Request {
         /// The view that it was taken in.
         name: Name,
         /// The write.
-        record: Record,
+        record: Arc<Record>,
         /// How far the primary is.
         marks: Marks,
     },

@@ -1,6 +1,7 @@
 //! What the primary of a view does for clients. Each register is one, and linearizable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::tick::AGAIN;
 use super::{
@@ -25,7 +26,7 @@ pub(super) struct Lead {
 /// A write that is not known to be at all members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Unstable {
-    record: Record,
+    record: Arc<Record>,
     /// Where it is durable.
     at: BTreeSet<Member>,
     /// Whom to tell, until that is done.
@@ -34,6 +35,15 @@ struct Unstable {
     is_done: bool,
     /// When members were asked to keep it last.
     asked: Time,
+}
+
+/// Who is asked whether a view stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// As many as are needed. Where one of them is silent, the next beat asks the others.
+    Enough,
+    /// All: the beat by which members hear the primary.
+    All,
 }
 
 impl Replica {
@@ -107,9 +117,9 @@ impl<S: Store> Turn<'_, S> {
         lead.sequence += 1;
         let version = Version { epoch: name.epoch, sequence: lead.sequence };
         let Write { id, key, content, request, .. } = write;
-        let record = Record { id, key, content, version, request };
+        let record = Arc::new(Record { id, key, content, version, request });
         let unstable = Unstable {
-            record: record.clone(),
+            record: Arc::clone(&record),
             at: BTreeSet::new(),
             token: Some(token),
             is_done: false,
@@ -128,9 +138,9 @@ impl<S: Store> Turn<'_, S> {
         let marks = self.marks(name);
         let Some(view) = self.held(name).map(|held| held.view.clone()) else { return };
         let Some(write) = self.replica.leads.get(name).and_then(|lead| lead.tail.get(&sequence)) else { return };
-        let (record, at) = (write.record.clone(), write.at.clone());
+        let (record, at) = (Arc::clone(&write.record), write.at.clone());
         for member in view.members.iter().filter(|member| !at.contains(member)) {
-            self.ask(*member, Request::Store { name: *name, record: record.clone(), marks });
+            self.ask(*member, Request::Store { name: *name, record: Arc::clone(&record), marks });
         }
     }
 
@@ -171,21 +181,27 @@ impl<S: Store> Turn<'_, S> {
         let needed = if is_idle || !counts_old { lead.round + 1 } else { lead.round };
         lead.waiting.push((needed, token, answer));
         if is_idle {
-            self.ask_to_confirm(name);
+            self.ask_to_confirm(name, Whom::Enough);
         }
         None
     }
 
     /// One question serves all who were waiting when it was asked.
-    pub(super) fn ask_to_confirm(&mut self, name: Name) {
+    fn ask_to_confirm(&mut self, name: Name, whom: Whom) {
         let (me, boot) = (self.me(), self.replica.durable.boot);
         let marks = self.marks(&name);
         let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
         let Some(lead) = self.replica.leads.get_mut(&name) else { return };
         lead.round += 1;
-        lead.confirmed.clear();
         let round = lead.round;
-        for member in view.others(&me) {
+        let answered = std::mem::take(&mut lead.confirmed);
+        let mut others: Vec<Member> = view.others(&me).collect();
+        if whom == Whom::Enough {
+            // Those first who have answered the last question: they are there.
+            others.sort_by_key(|member| !answered.contains(member));
+            others.truncate(view.majority() - 1);
+        }
+        for member in others {
             self.ask(member, Request::Confirm { name, boot, round, marks });
         }
         self.confirmed(me, name, boot, round);
@@ -209,7 +225,7 @@ impl<S: Store> Turn<'_, S> {
         let served: Vec<(u64, Token, Answer)> = served;
         self.step.answers.extend(served.into_iter().map(|(_, token, answer)| (token, answer)));
         if go_on {
-            self.ask_to_confirm(name);
+            self.ask_to_confirm(name, Whom::Enough);
         }
     }
 
@@ -252,7 +268,7 @@ impl<S: Store> Turn<'_, S> {
         let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
         let Some(lead) = self.replica.leads.get(&name) else { return };
         if lead.confirmed.len() >= view.majority() || lead.round == 0 {
-            self.ask_to_confirm(name);
+            self.ask_to_confirm(name, Whom::All);
             return;
         }
         let (round, confirmed) = (lead.round, lead.confirmed.clone());

@@ -1,9 +1,10 @@
-//! Two networks of the test's own, joined by a wire that can be cut. Each is a network namespace with loopback addresses of
+//! Two networks of the test's own, joined by a wire that can be cut, or lose what goes one way. Each is a network namespace with loopback addresses of
 //! its own, which the kernel is told to route to the other; nothing of it can be seen or reached from outside.
 //!
 //! Only iproute2 is needed, and the right to make namespaces.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -25,7 +26,7 @@ impl Side {
         }
     }
 
-    fn other(self) -> Side {
+    pub(crate) fn other(self) -> Side {
         match self {
             Side::Left => Side::Right,
             Side::Right => Side::Left,
@@ -55,7 +56,22 @@ pub(crate) struct Namespaces {
 
 static MADE: AtomicU32 = AtomicU32::new(0);
 
+/// An address on the wire that nobody has.
+const NOBODY: &str = "02:00:00:00:00:ff";
+
 impl Namespaces {
+    /// Two sides; if there can be none, a word on standard error that nobody can miss: the output of a test that succeeds is not
+    /// shown.
+    pub(crate) fn or_skip(test: &str) -> Option<Namespaces> {
+        match Namespaces::new() {
+            Ok(namespaces) => Some(namespaces),
+            Err(reason) => {
+                let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: no networks of its own for the test: {reason}");
+                None
+            }
+        }
+    }
+
     /// Two sides that reach each other; if this machine does not allow it, why.
     pub(crate) fn new() -> Result<Namespaces, String> {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -90,6 +106,17 @@ impl Namespaces {
     /// Mends it.
     pub(crate) fn mend(&self) {
         self.ip(Side::Left, &["link", "set", "port", "master", "bridge"]).expect("the wire is mended");
+    }
+
+    /// Whatever is sent to this host of the other side is lost without a word, or is not any more. What comes from there arrives.
+    pub(crate) fn lose(&self, from: Side, host: u8, is_lost: bool) {
+        let address = if is_lost { NOBODY } else { from.other().device().1 };
+        self.neighbour("replace", from, host, address).expect("the address on the wire is changed");
+    }
+
+    fn neighbour(&self, verb: &str, side: Side, host: u8, address: &str) -> Result<(), String> {
+        let (host, device) = (side.other().host(host), side.device().0);
+        self.ip(side, &["neighbour", verb, &host, "lladdr", address, "dev", device, "nud", "permanent"])
     }
 
     fn name(&self, side: Side) -> &str {
@@ -131,8 +158,7 @@ impl Namespaces {
             self.ip(side, &["route", "add", &there, "dev", device, "src", &side.host(1)])?;
             for number in [1, 2] {
                 // Known for good, so that nobody notices a cut by not finding the neighbour.
-                let (host, address) = (side.other().host(number), side.other().device().1);
-                self.ip(side, &["neighbour", "add", &host, "lladdr", address, "dev", device, "nud", "permanent"])?;
+                self.neighbour("add", side, number, side.other().device().1)?;
             }
         }
         Ok(())
