@@ -64,7 +64,7 @@ const BUGS: [Bug; 20] = [
 fn found_by(bug: Bug) -> FoundBy {
     match bug {
         Bug::RestartedPrimaryServes => FoundBy::Simulator(Kind::ManyCrashes, 10),
-        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Pauses, 80),
+        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Cuts, 20),
         Bug::OutcomesStayBehind => FoundBy::Simulator(Kind::Cuts, 10),
         Bug::PurgeWithoutMark => FoundBy::Simulator(Kind::ShortMemory, 10),
         Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 100),

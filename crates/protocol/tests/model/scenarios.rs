@@ -153,6 +153,7 @@ pub(crate) fn merge() -> Scenario {
 fn merge_of_both() -> Scenario {
     Scenario {
         ops: vec![op(Want::Put, K), op(Want::Put, 150)],
+        wishes: vec![(0, 150, Wish::Defer(K)), (0, K, Wish::Absorb(150))],
         ..Scenario { name: "merge of two that hold something", ..merge() }
     }
 }
