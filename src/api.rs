@@ -130,6 +130,8 @@ pub struct NodeInfo {
     pub ring: Option<String>,
     /// Whether the ring was created for lessons.
     pub lab: bool,
+    /// How many nodes are to keep each value, as the ring was created; null before it has joined one.
+    pub replication_factor: Option<u8>,
     /// Seconds since the process started.
     pub uptime_s: f64,
     /// The version of chordal.
@@ -175,9 +177,18 @@ pub struct ViewInfo {
     pub members: Vec<NodeRef>,
     /// Whether this node is its primary, by whom clients are served.
     pub primary: bool,
+    /// The primary.
+    pub primary_node: NodeRef,
     /// As the primary: `serving`, or `restarting` (it has restarted, and the members have not agreed yet). As any other member:
-    /// `keeping`. `sealed`: its members are deciding what follows it. `fetching`: its content is not here yet.
+    /// `keeping`. `sealed`: its members are deciding what follows it. `fetching`: its content is not here yet. `frozen`: it is
+    /// about to become one with the view before it.
     pub status: String,
+    /// As the primary: how many writes were not known to be at all members a moment ago.
+    pub lag: u64,
+    /// For how many seconds it has been sealed, as far as was seen; null if it is not.
+    pub sealed_s: Option<f64>,
+    /// Whether a person made it without a majority of the view before: what only lost members had is lost.
+    pub forced: bool,
     /// How many values it holds.
     pub keys: u64,
 }
@@ -303,6 +314,36 @@ pub struct Welcomed {
 pub struct Left {
     /// The node that has left.
     pub left: NodeRef,
+}
+
+/// The body of `POST /recover`: a range that has lost its majority for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The first id of the range.
+    pub lo: Id,
+    /// The first id after it; equal to `lo` for the whole circle.
+    pub hi: Id,
+    /// The epoch of its view; null where no member is left, so that the range begins again, empty.
+    #[serde(default)]
+    pub epoch: Option<u64>,
+    /// The members that are left, by their ids, the node that is asked among them.
+    #[serde(default)]
+    pub survivors: Vec<Id>,
+    /// Must be true: what only the lost members had is lost for good.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// What `POST /recover` answers: the view that serves the range now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// What it covers.
+    pub range: RangeInfo,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether it was made by force. If not, the survivors have carried out what the lost majority may have decided.
+    pub forced: bool,
 }
 
 /// `GET /return_dht_address` of a bootstrap service.

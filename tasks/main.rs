@@ -24,12 +24,14 @@ mod manage;
 mod monitor;
 mod off_thread;
 mod output;
+mod recover;
 mod screen;
 mod simulate;
 mod start;
 mod store;
 mod storemany;
 mod value;
+mod views;
 mod whole_file;
 
 use std::io;
@@ -94,6 +96,7 @@ pub(crate) async fn run(context: &Context, task: &Task) -> Result<Report> {
         Task::Import(task) => import::import(context, task).await,
         Task::Monitor(task) => monitor::monitor(context, task).await,
         Task::Doctor(task) => doctor::doctor(context, task).await,
+        Task::Recover(task) => recover::recover(context, task).await,
         Task::Demo(task) => demo::demo(context, task).await,
         Task::Manage(task) => manage::manage(context, task).await,
         Task::Simulate(task) => simulate::simulate(context, task).await,
@@ -130,7 +133,7 @@ fn ends_itself(task: &Task) -> bool {
         Task::Killall(_) | Task::Leave(_) | Task::Kill(_) | Task::List | Task::Completions(_) => false,
         Task::Store(_) | Task::Storemany(_) | Task::Lookup(_) | Task::Delete(_) => false,
         Task::Put(_) | Task::Get(_) | Task::Cas(_) => false,
-        Task::Simulate(_) => false,
+        Task::Simulate(_) | Task::Recover(_) => false,
     }
 }
 

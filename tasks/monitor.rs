@@ -17,6 +17,7 @@ use crate::crawl::{self, Crawl};
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output::{self, Report};
 use crate::screen::Screen;
+use crate::views::Views;
 
 /// How far back the first look tells of movements.
 const FIRST_LOOK_BACK: Duration = Duration::from_secs(10);
@@ -31,12 +32,12 @@ pub(crate) async fn monitor(context: &Context, task: &cli::Monitor) -> Result<Re
     let mut earlier = Earlier::default();
     if task.once || context.json {
         let look = look(context, &client, &mut earlier).await?;
-        return Report::new(json!({ "nodes": look }), draw(&look));
+        return Report::new(json!({ "nodes": look.rows, "views": look.views }), draw(&look));
     }
     let mut screen = Screen::new(task.interval);
     loop {
         let picture = match look(context, &client, &mut earlier).await {
-            Ok(rows) if !rows.is_empty() => draw(&rows),
+            Ok(look) if !look.rows.is_empty() => draw(&look),
             Ok(_) => "The ring is gone. Waiting for another one (`tasks boot`).".to_owned(),
             Err(error) => format!("{error:#}"),
         };
@@ -72,10 +73,17 @@ struct Row {
     moved: Vec<String>,
 }
 
-async fn look(context: &Context, client: &Client, earlier: &mut Earlier) -> Result<Vec<Row>> {
+/// What one look brought.
+#[derive(Debug, Default)]
+struct Look {
+    rows: Vec<Row>,
+    views: Views,
+}
+
+async fn look(context: &Context, client: &Client, earlier: &mut Earlier) -> Result<Look> {
     let Some(state) = context.state.load()? else {
         *earlier = Earlier::default();
-        return Ok(Vec::new());
+        return Ok(Look::default());
     };
     let running = state.nodes.iter().filter(|node| node.status == Status::Running);
     let crawl = crawl::crawl(client, running.map(NodeEntry::addr), &earlier.silent).await;
@@ -83,7 +91,7 @@ async fn look(context: &Context, client: &Client, earlier: &mut Earlier) -> Resu
     earlier.keys = crawl.nodes.values().map(|info| (info.id, info.keys)).collect();
     earlier.silent = crawl.silent.iter().map(|silent| silent.addr.clone()).collect();
     earlier.at = Some(Instant::now());
-    Ok(rows)
+    Ok(Look { rows, views: Views::of(crawl.nodes.values()) })
 }
 
 /// All nodes in ring order, from zero upwards; last those that have no id yet.
@@ -152,7 +160,8 @@ fn told(handover: &HandoverInfo) -> String {
     }
 }
 
-fn draw(rows: &[Row]) -> String {
+fn draw(look: &Look) -> String {
+    let Look { rows, views } = look;
     let mut table = output::table(&["NAME", "ID", "ADDRESS", "STATUS", "RANGE", "KEYS", "PRED", "SUCC", "JUST MOVED"]);
     let or_dash = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
     for row in rows {
@@ -170,7 +179,18 @@ fn draw(rows: &[Row]) -> String {
     }
     let keys: u64 = rows.iter().filter_map(|row| row.keys).sum();
     let answering = rows.iter().filter(|row| row.keys.is_some()).count();
-    format!("{}\n\n{answering} of {} answer and hold {keys} keys.", output::lines(&table), output::nodes(rows.len()))
+    let lost = views.lost().count() + views.gaps.len();
+    let told = match lost {
+        0 => String::new(),
+        1 => " One range has no majority: `tasks recover` tells which.".to_owned(),
+        lost => format!(" {lost} ranges have no majority: `tasks recover` tells which."),
+    };
+    format!(
+        "{}\n\n{}\n\n{answering} of {} answer and hold {keys} keys.{told}",
+        output::lines(&table),
+        views.table(),
+        output::nodes(rows.len())
+    )
 }
 
 #[cfg(test)]

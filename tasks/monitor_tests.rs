@@ -48,6 +48,6 @@ fn rows_stand_in_ring_order_whether_they_answer_or_not() {
     expected.push(("unborn", "silent"));
     let seen: Vec<(&str, &str)> = rows.iter().map(|row| (row.name.as_str(), row.status.as_str())).collect();
     assert_eq!(seen, expected);
-    let picture = draw(&rows);
+    let picture = draw(&Look { rows, views: Views::default() });
     assert!(picture.contains("2 of 4 nodes answer and hold 3 keys.") && picture.contains("██▌"), "{picture}");
 }

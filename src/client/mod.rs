@@ -33,7 +33,7 @@ use reqwest::Method;
 use reqwest::header::HeaderName;
 use serde::Serialize;
 
-use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, StoreBody, Stored, Text, Welcomed};
+use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, Recovered, Recovery, StoreBody, Stored, Text, Welcomed};
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
@@ -173,6 +173,11 @@ impl Client {
     /// Asks the node to leave its ring. When this returns it has handed everything over and is about to stop.
     pub async fn leave(&self, addr: &str) -> Result<(), Error> {
         self.transport.done(Ask::new(Method::POST, addr, "/dht/leave")).await
+    }
+
+    /// Has the node, one of those who are left, serve a range again that has lost its majority for good.
+    pub async fn recover(&self, addr: &str, recovery: &Recovery) -> Result<Recovered, Error> {
+        self.transport.json(Ask::new(Method::POST, addr, "/recover").body(recovery)).await
     }
 
     /// Whether the node is joined, has a live successor and serves what it owns.

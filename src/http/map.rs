@@ -10,7 +10,7 @@ use crate::api::NodeRef;
 use crate::node::Node;
 
 /// The routes that everyone may use: method, path, what it does.
-pub(super) const ROUTES: [(&str, &str, &str); 27] = [
+pub(super) const ROUTES: [(&str, &str, &str); 28] = [
     ("GET", "/nodeinfo", "what this node knows of itself and of the ring"),
     ("GET", "/pred", "its predecessor"),
     ("PUT", "/pred", "rewire it by hand: {\"host\", \"port\"} or host:port"),
@@ -28,6 +28,11 @@ pub(super) const ROUTES: [(&str, &str, &str); 27] = [
     ("GET", "/dht/lookup?value=… or ?key=…", "fetch a value from its owner"),
     ("DELETE", "/dht/delete?value=… or ?key=…", "delete a value at its owner"),
     ("POST", "/dht/leave", "hand everything over, leave the ring and stop"),
+    (
+        "POST",
+        "/recover",
+        "{\"lo\", \"hi\", \"epoch\", \"survivors\", \"accept_loss\"}: serve a range again that has lost its majority",
+    ),
     ("POST", "/insert", "{\"value\", \"key\"?}: store a value that this node owns"),
     ("GET", "/get/{id}", "fetch a value that this node owns"),
     ("GET", "/db", "what this node holds, in id order; ?after=<id>&limit=<1..1000>"),

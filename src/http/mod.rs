@@ -25,6 +25,7 @@ mod peer;
 mod places;
 mod precondition;
 mod query;
+mod recover;
 mod request_id;
 mod server;
 mod table;
@@ -76,6 +77,7 @@ fn table() -> Table {
         .post("/dht/store", content::store)
         .get("/dht/lookup", content::lookup)
         .delete("/dht/delete", content::delete)
+        .post("/recover", recover::recover)
         .post("/insert", owner::insert)
         .get("/get/{id}", owner::get)
         .get("/db", db::page)

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chordal_protocol::keeper::Keeper;
-use chordal_protocol::replica::{Answer as Told, Operation};
+use chordal_protocol::replica::{Answer as Told, Operation, Refusal as NotNow};
 use chordal_protocol::{
-    Answer, Call, Chord, Contact, Durable, Envelope, Event, Outcome, Procedure, Refusal, Reply, Request, Ring, RingId,
-    Step, Time, Unreachable, Write,
+    Answer, Call, Chord, Contact, Durable, Envelope, Event, Id, Outcome, Procedure, Refusal, Reply, Request, Ring,
+    RingId, Step, Time, Unreachable, Write,
 };
 use rand::RngExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -217,12 +217,44 @@ impl Driver {
     /// Does what a client of another node wants, as the primary.
     async fn operate(&self, operation: Operation) -> Reply {
         let id = *operation.id();
-        match tokio::time::timeout(OPERATION, self.operate_here(operation)).await {
+        let reply = match tokio::time::timeout(OPERATION, self.operate_here(operation)).await {
             Ok(Ok(keeping::Told::Answer(answer))) => Reply::Answered(answer),
             Ok(Ok(keeping::Told::NotMine(hint))) => Reply::Refused(Refusal::NotMine(self.hint(&id, hint))),
             Ok(Err(error)) => Reply::Refused(refusal(error)),
             Err(_) => Reply::Answered(Told::Unknown),
+        };
+        self.with_missing(&id, reply)
+    }
+
+    /// The same reply, or, where it is one because too few of those who keep the id answer, who does not.
+    pub(crate) fn with_missing(&self, id: &Id, reply: Reply) -> Reply {
+        let (in_doubt, other) = match &reply {
+            Reply::Answered(Told::Unknown) => (true, None),
+            Reply::Answered(Told::Refused(NotNow::Changing | NotNow::Pending | NotNow::NotServed)) => (false, None),
+            Reply::Refused(Refusal::NotMine(hint)) => (false, hint.clone()),
+            _ => return reply,
+        };
+        match self.missing(id) {
+            // Somebody else may know better.
+            Some(missing) if other.is_none_or(|other| missing.contains(&other)) => {
+                Reply::Refused(Refusal::NoMajority { missing, in_doubt })
+            }
+            _ => reply,
         }
+    }
+
+    /// Who of those who keep an id with this node does not answer, if they are so many that nothing can be decided.
+    fn missing(&self, id: &Id) -> Option<Vec<Contact>> {
+        let seen = self.keeping.seen();
+        let views = seen.views.iter().map(|seen| &seen.view).filter(|view| view.range.contains(id));
+        let view = views.max_by_key(|view| view.epoch)?;
+        let others = view.members.iter().filter(|member| Some(**member) != seen.me);
+        let silent: Vec<Option<&Contact>> = others
+            .map(|member| seen.contacts.get(&member.id))
+            .filter(|contact| contact.is_none_or(|contact| self.peers.is_silent(&contact.addr)))
+            .collect();
+        let is_lost = view.members.len() - silent.len() < view.majority();
+        is_lost.then(|| silent.into_iter().flatten().cloned().collect())
     }
 
     /// Does what a client wants, as the primary.
@@ -231,7 +263,7 @@ impl Driver {
     }
 
     /// Whom to ask for an id that is not served here: the primary of the latest view that is known, or who may own it.
-    pub(crate) fn hint(&self, id: &chordal_protocol::Id, primary: Option<Contact>) -> Option<Contact> {
+    pub(crate) fn hint(&self, id: &Id, primary: Option<Contact>) -> Option<Contact> {
         primary.or_else(|| self.lock().chord.hint(id))
     }
 

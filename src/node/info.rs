@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use chordal_protocol::replica::Area;
+use chordal_protocol::replica::{Area, Member};
 use chordal_protocol::{Id, Interval, Record};
 
 use super::keeping::{Seen, SeenView};
@@ -44,6 +44,7 @@ impl Node {
             ready: chord.not_ready().is_none() && seen.serves(&chord.due()),
             ring: chord.ring().map(|ring| ring.id.to_string()),
             lab: chord.ring().is_some_and(|ring| ring.lab),
+            replication_factor: chord.ring().map(|ring| ring.replication_factor),
             uptime_s: driver.uptime().as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             wire: chordal_protocol::WIRE_VERSION,
@@ -62,25 +63,30 @@ impl Node {
     }
 
     fn view_info(&self, seen: &Seen, it: &SeenView) -> Result<ViewInfo, NodeError> {
-        let SeenView { view, installed, sealed, leads } = it;
-        let status = match (installed, sealed, leads) {
+        let SeenView { view, installed, sealed, leads, lag } = it;
+        let status = match (installed, sealed.is_some(), leads) {
             (false, ..) => "fetching",
             (true, true, _) => "sealed",
             (true, false, true) => "serving",
+            (true, false, false) if view.deferred.is_some() => "frozen",
             (true, false, false) if Some(view.primary) == seen.me => "restarting",
             (true, false, false) => "keeping",
         };
         let me = NodeRef::from(&self.contact());
-        let members = view.members.iter().map(|member| match seen.contacts.get(&member.id) {
+        let known = |member: &Member| match seen.contacts.get(&member.id) {
             Some(contact) => NodeRef::from(contact),
             None if member.id == me.id => me.clone(),
             None => NodeRef { name: "unknown".to_owned(), id: member.id, host: String::new(), port: 0 },
-        });
+        };
         Ok(ViewInfo {
             range: range_info(&view.range),
             epoch: view.epoch,
-            members: members.collect(),
+            members: view.members.iter().map(known).collect(),
             primary: Some(view.primary) == seen.me,
+            primary_node: known(&view.primary),
+            lag: *lag as u64,
+            sealed_s: sealed.map(|since| since.elapsed().as_secs_f64()),
+            forced: view.forced,
             status: status.to_owned(),
             keys: self.inner.driver.store.count(&view.name().area())?,
         })
@@ -129,7 +135,7 @@ impl Node {
     }
 }
 
-fn range_info(range: &Interval) -> RangeInfo {
+pub(super) fn range_info(range: &Interval) -> RangeInfo {
     RangeInfo { lo: range.lo, hi: range.hi, share: range.share() }
 }
 

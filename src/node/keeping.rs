@@ -7,7 +7,9 @@
 //! If a transaction fails, the store tells whether it happened. If it did not, the keeper is put back to what it was: nobody has
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
 
+mod fenced;
 mod line;
+mod recovery;
 mod standing;
 #[cfg(test)]
 #[path = "keeping_tests.rs"]
@@ -20,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
-use chordal_protocol::replica::{self, Answer, Event, Letter, Member, Operation, Refusal, Token, View};
+use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Member, Operation, Refusal, Token, View};
 use chordal_protocol::{Contact, Id, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
 use line::Line;
+pub(crate) use recovery::{NotRecovered, Recovery};
 use standing::Standing;
 
 /// The name under which the keeper's state is stored.
@@ -39,6 +42,15 @@ const FORGETS_EVERY: Duration = Duration::from_secs(60);
 
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Writes wait for others for as long as the last transaction took, but no longer than this.
+const LONGEST_GATHER: Duration = Duration::from_millis(5);
+
+/// For how long a disk that was full is taken to be full.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
+/// From how many bytes on something brings content that a full disk may not have room for.
+const HEAVY: usize = 4096;
 
 /// What a client is told, or who may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +79,8 @@ pub(crate) enum Job {
     Leave(bool),
     /// The ring was given up: a new incarnation keeps nothing.
     Begin { incarnation: u64, done: Reply<()> },
+    /// A person brings back a range that has lost its majority for good.
+    Recover { recovery: Recovery, done: Reply<Result<(), NotRecovered>> },
     /// Write down a piece of state that is no keeper's.
     State { name: &'static str, bytes: Vec<u8>, done: Reply<()> },
 }
@@ -76,9 +90,12 @@ pub(crate) enum Job {
 pub(crate) struct SeenView {
     pub(crate) view: View,
     pub(crate) installed: bool,
-    pub(crate) sealed: bool,
+    /// Since when it is sealed, as far as was seen.
+    pub(crate) sealed: Option<Instant>,
     /// Whether this node serves it now.
     pub(crate) leads: bool,
+    /// As of the last beat: how many writes of a view that is served here are not known to be at all its members.
+    pub(crate) lag: usize,
 }
 
 /// What can be seen of the keeper without asking the thread.
@@ -172,7 +189,10 @@ impl Keeping {
             reads: Vec::new(),
             forgets: Forgets::default(),
             next_token: 0,
+            gather_until: started,
             doubt: None,
+            full_since: None,
+            put_aside: Vec::new(),
         };
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
@@ -244,8 +264,14 @@ struct Work {
     reads: Vec<Job>,
     forgets: Forgets,
     next_token: u64,
+    /// Until when writes wait for others to join them.
+    gather_until: Instant,
     /// A transaction that failed, and nobody could say yet whether it happened.
     doubt: Option<Doubt>,
+    /// When the disk was last found to be full.
+    full_since: Option<Instant>,
+    /// Content that is in a file now, and to be discarded with the next transaction.
+    put_aside: Vec<Area>,
 }
 
 /// What is to be said and done if the transaction happened, and to what the keeper goes back if it did not.
@@ -262,6 +288,8 @@ type Late = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 #[derive(Default)]
 struct Out {
     persist: bool,
+    /// Whether time has passed.
+    beat: bool,
     /// Whether the state had to be written in any case.
     owed: bool,
     replies: Vec<Late>,
@@ -280,7 +308,7 @@ impl Drop for Work {
     /// Whoever comes now is told that it is over, and so are those who wait: the thread has been closed, or has panicked.
     fn drop(&mut self) {
         self.line.close();
-        while self.line.take().is_some() {}
+        while self.line.take(Instant::now()).is_some() {}
     }
 }
 
@@ -313,22 +341,41 @@ impl Forgets {
 
 impl Work {
     fn run(mut self) {
-        while let Some(jobs) = self.line.take() {
-            while self.doubt.is_some() && !self.settle() {
-                thread::sleep(STORE_PAUSE);
-                if self.line.is_closed() {
-                    break;
+        self.put_fenced_aside();
+        while let Some(jobs) = self.line.take(self.gather_until) {
+            for jobs in self.apart(jobs) {
+                if !self.is_settled() {
+                    return;
+                }
+                self.group(jobs, false);
+                if !self.reads.is_empty() && self.doubt.is_none() {
+                    let reads = std::mem::take(&mut self.reads);
+                    self.group(reads, true);
                 }
             }
-            if self.doubt.is_some() {
+        }
+    }
+
+    /// Waits until it is known whether the last transaction has happened; false if this is closed before.
+    fn is_settled(&mut self) -> bool {
+        while self.doubt.is_some() && !self.settle() {
+            thread::sleep(STORE_PAUSE);
+            if self.line.is_closed() {
                 break;
             }
-            self.group(jobs, false);
-            if !self.reads.is_empty() && self.doubt.is_none() {
-                let reads = std::mem::take(&mut self.reads);
-                self.group(reads, true);
-            }
         }
+        self.doubt.is_none()
+    }
+
+    /// What is to be done in one transaction each. As long as the disk is full, what brings content would take all with it that it
+    /// stands in line with, the beat and what others say: it comes last, and by itself.
+    fn apart(&mut self, jobs: Vec<Job>) -> Vec<Vec<Job>> {
+        if self.full_since.is_none_or(|since| since.elapsed() >= FULL_FOR) {
+            return vec![jobs];
+        }
+        let is_heavy = |job: &Job| !matches!(job, Job::State { .. }) && line::weight(job) >= HEAVY;
+        let (heavy, light): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(is_heavy);
+        [light, heavy].into_iter().filter(|jobs| !jobs.is_empty()).collect()
     }
 
     /// Does all of these in one transaction.
@@ -338,9 +385,13 @@ impl Work {
         let mut out = Out { persist: owed, owed, again, ..Out::default() };
         let mut jobs = Some(jobs);
         let now = Time(self.started.elapsed().as_millis() as u64);
-        let Work { keeper, waiting, next_token, store, .. } = self;
+        let Work { keeper, waiting, next_token, store, put_aside, .. } = self;
         let mark = self.forgets.mark(Instant::now(), unix_millis());
+        let begun = Instant::now();
         let outcome = store.transact(&mut |mut transaction| {
+            for area in put_aside.iter() {
+                replica::Store::discard(&mut transaction, area);
+            }
             for job in jobs.take().into_iter().flatten() {
                 do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
             }
@@ -355,6 +406,11 @@ impl Work {
         });
         match outcome {
             Ok(changed) => {
+                if changed {
+                    // Where the disk is slow, or busy, more writes share a way to it.
+                    let took = begun.elapsed();
+                    self.gather_until = begun + took + took.min(LONGEST_GATHER);
+                }
                 self.transactions += u64::from(changed);
                 self.release(out);
             }
@@ -380,6 +436,7 @@ impl Work {
                 Job::Found { done, .. } | Job::Begin { done, .. } | Job::State { done, .. } => {
                     drop(done.send(Err(error.clone())));
                 }
+                Job::Recover { done, .. } => drop(done.send(Err(error.clone()))),
                 Job::Leave(leaves) => leave(&mut self.keeper, leaves),
                 // They come again.
                 Job::Hear { .. } | Job::Tick(_) => {}
@@ -397,6 +454,9 @@ impl Work {
             return true;
         }
         tracing::warn!(%error, "a transaction failed, and nothing of it has happened");
+        if matches!(error, StoreError::Full(_)) {
+            self.full_since = Some(Instant::now());
+        }
         self.must_persist |= out.owed;
         self.keeper = before;
         if let Some(leaves) = out.leaving {
@@ -424,10 +484,17 @@ impl Work {
     fn release(&mut self, out: Out) {
         let keeper::Step { calls, answers, events, .. } = out.step;
         self.standing.note(out.confirmed, Instant::now());
+        self.put_aside.clear();
+        if events.iter().any(|event| matches!(event, Event::Fenced(_))) {
+            self.put_fenced_aside();
+        }
         // First what can be seen, so that whoever is answered sees it.
-        if out.persist || !events.is_empty() || self.keeper.is_leaving() {
+        let is_changed = out.persist || !events.is_empty() || self.keeper.is_leaving();
+        if is_changed {
             self.standing.follow(self.keeper.replica().durable());
-            self.show(&events);
+        }
+        if is_changed || out.beat {
+            self.show(&events, out.beat);
         }
         for reply in out.replies {
             reply(None);
@@ -446,7 +513,7 @@ impl Work {
         }
     }
 
-    fn show(&mut self, events: &[Event]) {
+    fn show(&mut self, events: &[Event], counts: bool) {
         let before = Arc::clone(&self.tell.borrow());
         for event in events {
             log(event);
@@ -455,13 +522,20 @@ impl Work {
             }
         }
         let leads: Vec<_> = self.keeper.leads().map(View::name).collect();
-        let held = self.keeper.replica().durable().held.iter();
+        let replica = self.keeper.replica();
+        let held = replica.durable().held.iter();
         let views: Vec<SeenView> = held
-            .map(|(name, held)| SeenView {
-                view: held.view.clone(),
-                installed: held.installed,
-                sealed: held.promised.is_some(),
-                leads: leads.contains(name),
+            .map(|(name, held)| {
+                let seen = before.views.iter().find(|seen| seen.view.name() == *name);
+                let since = seen.and_then(|seen| seen.sealed);
+                SeenView {
+                    view: held.view.clone(),
+                    installed: held.installed,
+                    sealed: held.promised.map(|_| since.unwrap_or_else(Instant::now)),
+                    leads: leads.contains(name),
+                    // It changes with each write, and who waits for a change of views is not to be woken by each.
+                    lag: if counts { replica.unstable(name) } else { seen.map_or(0, |seen| seen.lag) },
+                }
             })
             .collect();
         let members = views.iter().flat_map(|seen| &seen.view.members);
@@ -528,7 +602,10 @@ fn do_job(
             out.begun.push((token, matches!(operation, Operation::Get(_))));
             keeper.operate(store, now, token, operation)
         }
-        Job::Tick(around) => keeper.tick(store, now, &around),
+        Job::Tick(around) => {
+            out.beat = true;
+            keeper.tick(store, now, &around)
+        }
         Job::Found { range, done } => {
             out.replies.push(answering(done, ()));
             let durable = keeper.replica().durable();
@@ -547,6 +624,11 @@ fn do_job(
             // The new keeper knows nothing of what the old one was asked, and would never answer it.
             let forgotten = waiting.keys().map(|token| (*token, Answer::Unknown)).collect();
             keeper::Step { answers: forgotten, ..keeper::Step::default() }
+        }
+        Job::Recover { recovery, done } => {
+            let (outcome, step) = recovery::carry_out(keeper, store, now, recovery);
+            out.replies.push(answering(done, outcome));
+            step
         }
         Job::State { name, bytes, done } => {
             store.put_state(name, &bytes);
@@ -579,6 +661,11 @@ fn answering<T: Send + 'static>(reply: Reply<T>, said: T) -> Late {
 fn log(event: &Event) {
     let range = |range: &Interval| format!("[{}, {})", range.lo.short(), range.hi.short());
     match event {
+        Event::Installed(view) if view.forced => tracing::error!(
+            range = range(&view.range),
+            epoch = view.epoch,
+            "a view was made by force: what only its lost members had is lost"
+        ),
         Event::Installed(view) => {
             let members = view.members.len();
             tracing::info!(range = range(&view.range), epoch = view.epoch, members, "installed a view");

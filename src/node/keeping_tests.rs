@@ -1,6 +1,7 @@
 //! The keeping thread over a store that waits to be told how each transaction ends.
 
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
@@ -82,6 +83,14 @@ impl Store for Gated {
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
         self.now().count(area)
     }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        self.now().areas()
+    }
+
+    fn put_aside(&self, area: &Area, name: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        self.now().put_aside(area, name)
+    }
 }
 
 struct Letters(Sender<(Contact, keeper::Request)>);
@@ -145,8 +154,12 @@ impl Bench {
     }
 
     fn write(&self, n: u64) -> Outcome<Told> {
+        self.write_bytes(n, 1)
+    }
+
+    fn write_bytes(&self, n: u64, count: usize) -> Outcome<Told> {
         let id = Id::of(n.to_string());
-        let content = Content::Value { bytes: b"v".to_vec(), content_type: String::new() };
+        let content = Content::Value { bytes: vec![b'v'; count], content_type: String::new() };
         let request = RequestId(u128::from(n + 1) << 64);
         let write = Write { id, key: None, content, condition: Condition::Always, request };
         self.ask(|answer| Job::Operate { operation: Operation::Write(write), answer })
@@ -238,6 +251,25 @@ fn a_failed_transaction_fails_for_all_of_it_and_the_keeper_is_as_before() {
     assert!(bench.found().blocking_recv().unwrap().is_ok());
     bench.say(Verdict::Commit);
     assert!(is_written(bench.write(1)));
+}
+
+#[test]
+fn on_a_full_disk_what_brings_content_takes_nothing_else_with_it() {
+    let bench = new_bench();
+    let founded = bench.found();
+    bench.say(Verdict::Commit);
+    assert!(founded.blocking_recv().unwrap().is_ok());
+    // Until it is known that the disk is full, all go together.
+    for (outcome, verdicts) in [(false, vec![Verdict::Fail]), (true, vec![Verdict::Commit, Verdict::Fail])] {
+        let first = bench.hold_up();
+        let (heavy, state) = (bench.write_bytes(1, 2 * HEAVY), bench.put_state("state"));
+        bench.say(Verdict::Commit);
+        assert!(first.blocking_recv().unwrap().is_ok());
+        verdicts.into_iter().for_each(|verdict| bench.say(verdict));
+        assert!(is_full(heavy));
+        assert_eq!(state.blocking_recv().unwrap().is_ok(), outcome);
+        while bench.done.try_recv().is_ok() {}
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod keeping;
 mod maintenance;
 mod many;
 mod outbox;
+mod recovery;
 mod request;
 mod routing;
 mod start;

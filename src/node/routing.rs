@@ -20,6 +20,9 @@ use super::{NodeError, Served};
 /// The first and the longest pause between two tries of the same request.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
+/// For how long it is believed that those are missing who were.
+const MISSING_FOR: Duration = Duration::from_secs(4);
+
 /// How many hints in a row are followed before the owner is looked up anew.
 const HINTS: u32 = 8;
 
@@ -52,6 +55,8 @@ struct Tries {
     began: Instant,
     deadline: Duration,
     pause: Duration,
+    /// Who was missing, when too few of those who keep the id answered, and when that was heard.
+    missing: Option<(String, Instant)>,
     /// Whether a write was sent to a node that gave no answer: it may have happened.
     unknown: bool,
 }
@@ -136,12 +141,24 @@ impl Router {
             match self.within(tries, self.driver.operate_here(operation.clone())).await {
                 Some(told) => match told? {
                     Told::NotMine(hint) => return Err(NodeError::NotMine { hint: self.driver.hint(&id, hint) }),
-                    Told::Answer(Answer::Refused(refusal)) => tries.refused("this node", refusal).await?,
-                    Told::Answer(Answer::Unknown) => tries.in_doubt("this node", &operation).await?,
+                    Told::Answer(answer @ (Answer::Refused(_) | Answer::Unknown)) => {
+                        self.not_here(answer, &operation, tries).await?;
+                    }
                     Told::Answer(answer) => return Ok(answer),
                 },
-                None => tries.in_doubt("this node", &operation).await?,
+                None => self.not_here(Answer::Unknown, &operation, tries).await?,
             }
+        }
+    }
+
+    /// This node could not do it as the primary.
+    async fn not_here(&self, answer: Answer, operation: &Operation, tries: &mut Tries) -> Result<(), NodeError> {
+        match self.driver.with_missing(operation.id(), Reply::Answered(answer)) {
+            Reply::Refused(Refusal::NoMajority { missing, in_doubt }) => {
+                tries.no_majority(&missing, in_doubt, operation).await
+            }
+            Reply::Answered(Answer::Refused(refusal)) => tries.refused("this node", refusal).await,
+            _ => tries.in_doubt("this node", operation).await,
         }
     }
 
@@ -193,7 +210,9 @@ impl Router {
                     hints += 1;
                     if hint.is_none() {
                         hints = 0;
-                        tries.again(format!("{target} does not serve that id, and knows nobody who does")).await?;
+                        let lasting = "if that lasts, all who kept it may be gone: `tasks recover` tells";
+                        let nobody = format!("{target} does not serve that id, and knows nobody who does; {lasting}");
+                        tries.again(nobody).await?;
                     }
                 }
                 Ok(Reply::Refused(Refusal::Store(reason))) => {
@@ -201,6 +220,10 @@ impl Router {
                 }
                 Ok(Reply::Refused(Refusal::Full(reason))) => {
                     return Err(NodeError::OwnerFull { owner: target.to_string(), reason });
+                }
+                Ok(Reply::Refused(Refusal::NoMajority { missing, in_doubt })) => {
+                    driver.lock().chord.forget_owner(&id);
+                    tries.no_majority(&missing, in_doubt, &operation).await?;
                 }
                 Ok(Reply::Refused(Refusal::Overloaded)) => return Err(NodeError::Overloaded),
                 Ok(Reply::Refused(refusal)) => {
@@ -223,12 +246,13 @@ impl Router {
 
     async fn ask_here(&self, tries: &Tries, operation: &Operation) -> Result<Reply, NoAnswer> {
         let id = operation.id();
-        Ok(match self.within(tries, self.driver.operate_here(operation.clone())).await {
+        let reply = match self.within(tries, self.driver.operate_here(operation.clone())).await {
             Some(Ok(Told::Answer(answer))) => Reply::Answered(answer),
             Some(Ok(Told::NotMine(hint))) => Reply::Refused(Refusal::NotMine(self.driver.hint(id, hint))),
             Some(Err(error)) => Reply::Refused(refusal(error)),
             None => Reply::Answered(Answer::Unknown),
-        })
+        };
+        Ok(self.driver.with_missing(id, reply))
     }
 
     /// What comes of it before the deadline.
@@ -265,7 +289,7 @@ impl Router {
 
 impl Tries {
     fn new(deadline: Duration) -> Tries {
-        Tries { began: Instant::now(), deadline, pause: PAUSES.0, unknown: false }
+        Tries { began: Instant::now(), deadline, pause: PAUSES.0, missing: None, unknown: false }
     }
 
     /// The primary could not do it now.
@@ -294,10 +318,31 @@ impl Tries {
         self.again(format!("{by} hears too few of the nodes that keep it")).await
     }
 
+    /// Too few of those who keep it answer.
+    async fn no_majority(
+        &mut self,
+        missing: &[Contact],
+        in_doubt: bool,
+        operation: &Operation,
+    ) -> Result<(), NodeError> {
+        self.unknown |= in_doubt && matches!(operation, Operation::Write(_));
+        let missing: Vec<&str> = missing.iter().map(|contact| contact.addr.as_str()).collect();
+        let reason = format!(
+            "too few of the nodes that keep it answer (missing: {}). Start those again (tasks start --all); if they are gone for \
+             good, `tasks recover` tells what can be done",
+            if missing.is_empty() { "some whose addresses are not known".to_owned() } else { missing.join(", ") }
+        );
+        self.missing = Some((reason.clone(), Instant::now()));
+        self.again(reason).await
+    }
+
     /// Pauses before the next try, or says that there is no time for one.
     async fn again(&mut self, reason: String) -> Result<(), NodeError> {
         let waited = self.began.elapsed();
         if waited + self.pause > self.deadline {
+            // Whom else it was asked of last says less.
+            let missing = self.missing.take().filter(|(_, heard)| heard.elapsed() < MISSING_FOR);
+            let reason = missing.map_or(reason, |(missing, _)| missing);
             return Err(if self.unknown {
                 self.doubt(reason)
             } else {

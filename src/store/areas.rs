@@ -157,6 +157,10 @@ impl Areas {
         self.shelves.get(area).map(Arc::as_ref)
     }
 
+    pub(super) fn names(&self) -> Vec<Area> {
+        self.shelves.keys().copied().collect()
+    }
+
     pub(super) fn get_mut(&mut self, area: &Area) -> Option<&mut Shelf> {
         self.shelves.get_mut(area).map(Arc::make_mut)
     }

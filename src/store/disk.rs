@@ -1,8 +1,8 @@
 //! The store on disk: one redb file.
 //!
-//! Tables: `records` and `outcomes` under the number of their piece, `areas` with their pieces, `state` (name to bytes) and `about` (the format
-//! of the file). Every transaction is durable when it returns, and leaves the file such that opening it after a crash needs no
-//! repair.
+//! Tables: `records` and `outcomes` under the number of their piece, `areas` with their pieces, `state` (name to bytes) and `about`
+//! (the format of the file). Every transaction is durable when it returns. One that is not in a hurry leaves the file such that
+//! opening it after a crash needs no repair.
 //!
 //! After a failed read or write redb refuses everything until the file is opened again, and after a failed commit it
 //! refuses to write. So whatever fails here gives up the open database, and the next call opens the file anew: a disk
@@ -11,7 +11,7 @@
 
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use chordal_protocol::{Id, Record, RequestId, Version};
 use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::areas::{Areas, Shelf};
+use super::aside;
 use super::codec::{self, Damaged, outcome_key, record_key};
 use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
 use super::order::page;
@@ -31,7 +32,7 @@ use super::{Store, StoreError, Transaction};
 const READ_ATTEMPTS: usize = 3;
 
 /// How soon after the last transaction the next one is in a hurry. It then syncs the file once and not twice, and opening the
-/// file after a crash needs a repair that reads all of it (docs/decisions/0005-store.md).
+/// file after a crash needs a repair that reads all of it (docs/decisions/0009-the-way-to-the-disk.md).
 const HURRY: Duration = Duration::from_millis(20);
 
 /// How to open the database, the first time and after each failure. It must keep others out for as long as it lives.
@@ -42,6 +43,8 @@ pub struct DiskStore {
     // First, so that the file is closed before `open` lets go of the directory.
     current: RwLock<Current>,
     open: OpenFile,
+    /// Where files may be put beside the store.
+    directory: Option<PathBuf>,
     /// Held by whoever changes something, with when the last change ended. Never taken while `areas` is held.
     writing: Mutex<Option<Instant>>,
     /// What is remembered of the areas as they are on disk. Held for a moment, and not while a transaction is made.
@@ -80,8 +83,9 @@ impl DiskStore {
     /// [`StoreError::Unusable`]; no room to create it is [`StoreError::Full`]. Either way nothing in it has changed.
     pub fn open(directory: impl AsRef<Path>) -> Result<DiskStore, StoreError> {
         let name = file::store_in(directory.as_ref()).display().to_string();
-        let directory = DataDirectory::claim(directory.as_ref())?;
-        DiskStore::over(&name, Box::new(move || directory.open()))
+        let claimed = DataDirectory::claim(directory.as_ref())?;
+        let store = DiskStore::over(&name, Box::new(move || claimed.open()))?;
+        Ok(DiskStore { directory: Some(directory.as_ref().to_owned()), ..store })
     }
 
     /// Whether there is a store in this directory.
@@ -93,7 +97,8 @@ impl DiskStore {
     pub(super) fn over(name: &str, open: OpenFile) -> Result<DiskStore, StoreError> {
         let database = open()?;
         let current = RwLock::new(Current { database: Some(database), number: 0 });
-        let store = DiskStore { current, open, writing: Mutex::new(None), areas: Mutex::new(Memory::Nothing) };
+        let (writing, areas) = (Mutex::new(None), Mutex::new(Memory::Nothing));
+        let store = DiskStore { current, open, directory: None, writing, areas };
         match store.attempt(read_areas) {
             Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
             Err(Failure::Unopened(error)) => return Err(error),
@@ -250,6 +255,15 @@ impl Store for DiskStore {
 
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
         self.with_areas(|areas| areas.get(area).map_or(0, |shelf| shelf.live.sum()))
+    }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        self.with_areas(Areas::names)
+    }
+
+    fn put_aside(&self, area: &Area, name: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        aside::put_aside(self, area, &directory.join(name)).map(Some)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel};
@@ -76,6 +77,14 @@ impl Store for MemoryStore {
         let records = kept.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
         Ok(records.filter(|record| record.is_live()).count() as u64)
     }
+
+    fn areas(&self) -> Result<Vec<Area>, StoreError> {
+        Ok(self.kept().content.areas().keys().copied().collect())
+    }
+
+    fn put_aside(&self, _: &Area, _: &str) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        Ok(None)
+    }
 }
 
 impl Kept {
@@ -122,10 +131,10 @@ impl replica::Store for Kept {
         self.content.purge(area, mark);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        let mut records = self.content.areas().get(area).into_iter().flat_map(|parcel| parcel.records.values());
-        self.changed |= records.any(|record| !record.is_live() && record.version <= up_to);
-        self.content.collect(area, up_to);
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        let collects = self.content.collect(area, up_to);
+        self.changed |= collects;
+        collects
     }
 
     fn extend(&mut self, area: &Area, parcel: Parcel) {

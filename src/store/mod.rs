@@ -7,10 +7,12 @@
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
 //! - `areas`, `piece`, `tally`: where the records of an area are, and what of them is remembered so that it need not be searched
 //!   for
+//! - `aside`: content that nobody may merge any more, in a file for a person
 //! - `disk`, `transaction`, `file`: the store on disk ([`DiskStore`]), its open transaction, and the data directory with its lock and its format
 //! - `memory`: the store that forgets ([`MemoryStore`])
 
 mod areas;
+mod aside;
 mod codec;
 mod disk;
 mod file;
@@ -23,6 +25,7 @@ mod tests;
 mod transaction;
 
 use std::ops::Bound;
+use std::path::PathBuf;
 
 use chordal_protocol::replica::Area;
 use chordal_protocol::{Id, Record, replica};
@@ -78,4 +81,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many live values an area holds.
     fn count(&self, area: &Area) -> Result<u64, StoreError>;
+
+    /// All areas that there are.
+    fn areas(&self) -> Result<Vec<Area>, StoreError>;
+
+    /// Writes the live values of an area to a file of this name, durably, in the form of an export. Where that is, and how many
+    /// there were; none if this store keeps no files.
+    fn put_aside(&self, area: &Area, name: &str) -> Result<Option<(PathBuf, u64)>, StoreError>;
 }

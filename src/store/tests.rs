@@ -136,7 +136,7 @@ impl Change {
             Change::Derive(from, to, range, up_to) => store.derive(from, to, range, *up_to),
             Change::Discard(area) => store.discard(area),
             Change::Purge(area, mark) => store.purge(area, *mark),
-            Change::Collect(area, up_to) => store.collect(area, *up_to),
+            Change::Collect(area, up_to) => drop(store.collect(area, *up_to)),
             Change::State(..) => {}
         }
     }
@@ -358,7 +358,12 @@ fn registers_of_merged_views_may_have_the_same_version() {
         let tail = look(subject.store(), |store| store.since(&area(1), version(1, 0)));
         assert_eq!(tail.records.len(), 2);
         subject.reopen();
-        subject.store().transact(&mut |store| store.collect(&area(1), version(1, 1))).unwrap();
+        subject
+            .store()
+            .transact(&mut |store| {
+                store.collect(&area(1), version(1, 1));
+            })
+            .unwrap();
         assert_eq!(look(subject.store(), |store| all(store, &area(1))).records.len(), 0, "both tombstones are gone");
     }
 }

@@ -475,11 +475,14 @@ impl replica::Store for Open<'_> {
         self.purge_rows(area, mark);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        let Some(shelf) = self.areas.get_mut(area) else { return };
-        for id in shelf.stable(up_to) {
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        let Some(shelf) = self.areas.get_mut(area) else { return false };
+        let gone = shelf.stable(up_to);
+        let collects = !gone.is_empty();
+        for id in gone {
             self.remove(area, &id);
         }
+        collects
     }
 
     fn extend(&mut self, area: &Area, parcel: Parcel) {

@@ -84,6 +84,8 @@ pub(crate) enum Task {
     Monitor(Monitor),
     /// Crawl the ring and check its invariants; non-zero exit if one is violated.
     Doctor(Doctor),
+    /// List ranges that have lost their majority; bring one back without those who are gone for good.
+    Recover(Recover),
     /// Keep a pool of nodes and name live ones to those who want to join: the bootstrap service, beside the state file.
     Manage(Box<BootstrapArgs>),
     /// A tour for newcomers, on a ring of its own.
@@ -315,7 +317,7 @@ pub(crate) struct Monitor {
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Check only this part.
+    /// Check only this part; without it the pointers are checked, and the views told of.
     #[arg(long)]
     pub(crate) only: Option<Part>,
     /// Look again until all is well, at most this long: `2s`, `500ms` or plain seconds.
@@ -331,11 +333,26 @@ pub(crate) struct Doctor {
     pub(crate) interval: Duration,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// The range, as it is listed: `0a1b2c3d..4e5f6071`. Without one, those that have no majority are listed.
+    #[arg(value_name = "RANGE")]
+    pub(crate) range: Option<String>,
+    /// The range that this key belongs to.
+    #[arg(long, conflicts_with = "range")]
+    pub(crate) key: Option<String>,
+    /// Go on without the members that are missing: what only they had is lost for good.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+}
+
 /// What the doctor can look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
     /// The pointers between nodes.
     Ring,
+    /// The views that keep content.
+    Content,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@ use chordal::api::RangeInfo;
 
 use super::*;
 use crate::crawl::Crawl;
+use crate::views::Views;
 
 fn reference(name: &str) -> NodeRef {
     NodeRef { name: name.to_owned(), id: Id::of(name), host: "127.0.0.1".to_owned(), port: 4000 }
@@ -22,7 +23,12 @@ fn look(nodes: Vec<NodeInfo>, one_ring: Result<(), &str>, ideal: Result<(), &str
     let nodes = nodes.into_iter().map(|info| (info.id, info)).collect();
     let check = |name, verdict: Result<(), &str>| Check { name, source: "", verdict: verdict.map_err(str::to_owned) };
     let checks = vec![check("at_most_one_ring", one_ring), check("ideal_ring", ideal)];
-    Look::Seen(Findings { crawl: Crawl { nodes, silent: Vec::new() }, checks, absent: Vec::new() })
+    Look::Seen(Findings {
+        crawl: Crawl { nodes, silent: Vec::new() },
+        checks,
+        views: Views::default(),
+        absent: Vec::new(),
+    })
 }
 
 fn pair() -> Vec<NodeInfo> {

@@ -1,12 +1,13 @@
-//! `tasks doctor`: walks the ring and checks what must hold, once or (`watch`, with what `history` keeps) again and again.
+//! `tasks doctor`: walks the ring and checks what must hold of its pointers or (`content`) its views, once or (`watch`, with what `history` keeps) again and again.
 
+mod content;
 mod history;
 mod watch;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use chordal::api::{NodeInfo, NodeRef};
 use chordal::client::Client;
 use chordal_protocol::invariant::{Check, Member, check_all};
@@ -18,6 +19,7 @@ use crate::context::Context;
 use crate::crawl::{self, Crawl, Silent};
 use crate::network_state::{NetworkState, Status};
 use crate::output::{self, Report};
+use crate::views::Views;
 
 /// The length of the successor lists that nodes keep (the daemon's default).
 const LIST_LENGTH: usize = 8;
@@ -27,15 +29,25 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Checks the invariants; fails if one is violated.
 pub(crate) async fn doctor(context: &Context, task: &cli::Doctor) -> Result<Report> {
+    let patience = task.wait.unwrap_or_default();
     match task.only {
+        Some(cli::Part::Content) if task.watch => {
+            bail!(
+                "--watch watches the pointers; views are watched with `tasks monitor`, and judged with `--wait` at the most"
+            )
+        }
+        Some(cli::Part::Content) => look_until(context, Doctor::of_content(), patience).await,
         Some(cli::Part::Ring) | None if task.watch => watch::watch(context, task.interval).await,
-        Some(cli::Part::Ring) | None => examine(context, task.wait.unwrap_or_default()).await,
+        Some(cli::Part::Ring) | None => examine(context, patience).await,
     }
 }
 
 /// Looks until all invariants hold, at most this long, and reports what was seen last.
 pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Report> {
-    let mut doctor = Doctor::default();
+    look_until(context, Doctor::default(), patience).await
+}
+
+async fn look_until(context: &Context, mut doctor: Doctor, patience: Duration) -> Result<Report> {
     let deadline = Instant::now() + patience;
     loop {
         let state = context.state.ring()?;
@@ -52,6 +64,8 @@ pub(crate) async fn examine(context: &Context, patience: Duration) -> Result<Rep
 struct Doctor {
     client: Client,
     silent: BTreeSet<String>,
+    /// Whether it judges the views, and not the pointers.
+    of_content: bool,
 }
 
 /// What one look at the ring brought.
@@ -59,17 +73,22 @@ struct Doctor {
 struct Findings {
     crawl: Crawl,
     checks: Vec<Check>,
+    views: Views,
     /// Nodes of the state that are not part of the ring, and why.
     absent: Vec<(String, String)>,
 }
 
 impl Default for Doctor {
     fn default() -> Doctor {
-        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new() }
+        Doctor { client: Client::with_timeout(crawl::ANSWER), silent: BTreeSet::new(), of_content: false }
     }
 }
 
 impl Doctor {
+    fn of_content() -> Doctor {
+        Doctor { of_content: true, ..Doctor::default() }
+    }
+
     async fn look(&mut self, state: &NetworkState) -> Result<Findings> {
         let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
         let crawl = crawl::crawl(&self.client, alive.map(|node| node.addr()), &self.silent).await;
@@ -78,8 +97,13 @@ impl Doctor {
             !crawl.nodes.is_empty(),
             "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
         );
-        let members: Vec<Member> = crawl.nodes.values().map(member).collect();
-        let checks = check_all(&members, LIST_LENGTH);
+        let views = Views::of(crawl.nodes.values());
+        let checks = if self.of_content {
+            content::check_content(&views, crawl.nodes.values())
+        } else {
+            let members: Vec<Member> = crawl.nodes.values().map(member).collect();
+            check_all(&members, LIST_LENGTH)
+        };
         let reason =
             |addr: &str| crawl.silent.iter().find(|silent| silent.addr == addr).map(|silent| silent.reason.clone());
         let absent = state.nodes.iter().filter_map(|node| match node.status {
@@ -87,7 +111,7 @@ impl Doctor {
             other => Some((node.name.clone(), other.word().to_owned())),
         });
         let absent = absent.collect();
-        Ok(Findings { crawl, checks, absent })
+        Ok(Findings { crawl, checks, views, absent })
     }
 }
 
@@ -122,6 +146,7 @@ impl Findings {
             "checks": self.checks.iter().map(check).collect::<Vec<_>>(),
             "absent": self.absent.iter().map(absent).collect::<Vec<_>>(),
             "silent": self.crawl.silent,
+            "views": self.views,
         })
     }
 
@@ -141,6 +166,7 @@ impl Findings {
             ]);
         }
         let mut text = format!("Answering: {}.\n\n{}", output::nodes(self.crawl.nodes.len()), output::lines(&checks));
+        text.push_str(&format!("\n\n{}\n", self.views.table()));
         for (name, reason) in &self.absent {
             text.push_str(&format!("\nabsent: {name}: {reason}"));
         }

@@ -215,6 +215,75 @@ fn a_disk_that_cannot_be_written_is_named_and_left_alone() {
     all_there(&again.addr, &key);
 }
 
+/// A disk of its own in a file, which becomes read-only when its file system finds an error: so a disk that fails looks to a node.
+struct Failing {
+    at: PathBuf,
+    device: String,
+}
+
+impl Failing {
+    fn mount(lab: &Lab) -> Option<Failing> {
+        let (file, at) = (lab.path().join("disk.img"), lab.path().join("disk"));
+        std::fs::create_dir(&at).expect("a directory to mount on");
+        std::fs::File::create(&file).and_then(|file| file.set_len(16 << 20)).expect("a file for the disk");
+        let made = run("mkfs.ext4", &["-q", &shown(&file)])
+            && run("mount", &["-o", "loop,errors=remount-ro", &shown(&file), &shown(&at)]);
+        if !made {
+            println!(
+                "SKIPPED: no ext4 can be mounted here (that takes root and a loop device), so failing disks are not tested"
+            );
+            return None;
+        }
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("there are mounts");
+        let of =
+            |line: &str| line.contains(&*shown(&at)).then(|| line.split(' ').next().unwrap_or_default().to_owned());
+        let device = mounts.lines().find_map(of).expect("it is mounted");
+        Some(Failing { at, device })
+    }
+
+    /// From now on nothing can be written to it.
+    fn fail(&self) {
+        let name = self.device.trim_start_matches("/dev/");
+        std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").expect("an error can be triggered");
+        let written = std::fs::write(self.at.join("probe"), b"x");
+        assert!(written.is_err(), "it is read-only now");
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        run("umount", &["-l", &shown(&self.at)]);
+    }
+}
+
+#[test]
+fn a_disk_that_becomes_read_only_under_a_node_acknowledges_nothing_and_loses_nothing() {
+    let lab = Lab::empty();
+    let Some(disk) = Failing::mount(&lab) else { return };
+    let node = Daemon::start(lab.path(), &["--data-dir", "disk/d"]);
+    let store = |key: &str| post(&node.addr, "/dht/store", &json!({ "key": key, "value": format!("value of {key}") }));
+    let kept: Vec<String> = (0..20).map(|i| format!("k{i}")).collect();
+    kept.iter().for_each(|key| assert_eq!(store(key).status, 200, "{key}"));
+    disk.fail();
+    let refused = store("new");
+    assert!(matches!(refused.status, 500 | 503 | 504), "{refused:?}");
+    // What was there is served, or is said not to be available; it is never said to be gone.
+    let read = get(&node.addr, "/dht/lookup?key=k1");
+    assert!(matches!(read.status, 200 | 500 | 503), "{read:?}");
+    assert_eq!(get(&node.addr, "/health/live").status, 200);
+    // It is mended, and the node started again.
+    let port = node.addr.rsplit_once(':').unwrap().1.to_owned();
+    drop(node);
+    assert!(run("umount", &[&shown(&disk.at)]), "nobody uses it");
+    let file = shown(&lab.path().join("disk.img"));
+    run("e2fsck", &["-p", "-f", &file]);
+    assert!(run("mount", &["-o", "loop", &file, &shown(&disk.at)]), "it can be mounted again");
+    let again = Daemon::start(lab.path(), &["--data-dir", "disk/d", "--port", &port]);
+    all_there(&again.addr, &kept);
+    get(&again.addr, "/dht/lookup?key=new").problem(404);
+    still_works(&again.addr);
+}
+
 #[test]
 fn a_disk_too_small_to_begin_on_is_said_to_be_full() {
     let lab = Lab::empty();

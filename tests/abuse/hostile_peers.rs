@@ -299,7 +299,7 @@ impl Forger {
             replica::Request::Accept { name, ballot, value: value(view.clone()) },
             replica::Request::Decide { value: value(view) },
             replica::Request::Decide { value: value(forced) },
-            replica::Request::Store { name, record, marks },
+            replica::Request::Store { name, record: record.into(), marks },
             replica::Request::Confirm { name, boot: 1, round: 1, marks },
             replica::Request::Forget { name },
         ]
@@ -386,7 +386,7 @@ fn writes_of_who_is_not_the_primary_are_not_kept() {
         let marks = Marks { stable: 1 << 40, purged: 0 };
         let record = forged_record(name.epoch, 10);
         let bodies = [
-            replica::Request::Store { name, record, marks },
+            replica::Request::Store { name, record: record.into(), marks },
             replica::Request::Confirm { name, boot: 1, round: 1, marks },
         ];
         let letter = |body| Letter { from: forger.me, boot: 1, to: forger.node, body };
@@ -418,7 +418,7 @@ fn a_flood_of_large_letters_is_bounded() {
     let stage = replica::Request::Stage { name, origin, view, voters: vec![forger.me], upon: None, page };
     let other = Member { incarnation: forger.node.incarnation ^ 1, ..forger.node };
     let marks = Marks::default();
-    let store = replica::Request::Store { name, record: forged_record(name.epoch, 4_000_000), marks };
+    let store = replica::Request::Store { name, record: forged_record(name.epoch, 4_000_000).into(), marks };
     let flood = [
         Letter { from: forger.me, boot: 1, to: other, body: stage },
         Letter { from: forger.me, boot: 1, to: forger.node, body: store },

@@ -5,6 +5,8 @@
 //! - [`crashes`]: `kill -9` of a quarter of a ring
 //! - [`pauses`]: SIGSTOP and SIGCONT
 //! - [`partitions`]: two halves that cannot reach each other, and become one again; a node that is cut off
+//! - [`recovery`]: ranges that lose their majority for good, and what an operator does about them
+//! - [`restored`]: a data directory that comes back from a copy
 //!
 //! Each value is kept by three nodes, its owner and the two before it. What two of them can serve must be served, to readers
 //! and writers; what they cannot is unavailable (503, or 504 for a write that may have been done). Nothing that was
@@ -18,3 +20,5 @@ mod clients;
 mod crashes;
 mod partitions;
 mod pauses;
+mod recovery;
+mod restored;

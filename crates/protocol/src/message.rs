@@ -206,4 +206,12 @@ pub enum Refusal {
     /// Too many changes wait for its disk: ask again in a moment.
     #[error("too many changes wait for its disk")]
     Overloaded,
+    /// Of those who keep the id with it too few answer to decide anything.
+    #[error("too few of those who keep that id answer")]
+    NoMajority {
+        /// Those who do not answer, as far as their addresses are known.
+        missing: Vec<Contact>,
+        /// Whether what was asked may be done all the same.
+        in_doubt: bool,
+    },
 }

@@ -244,6 +244,15 @@ fn node() -> Vec<Operation> {
             .fails(503, "Not ready; detail says why"),
         Operation::new("GET", "/openapi.json", "node", "openapi")
             .answers(200, json!({ "description": "This document", "content": as_json(json!({ "type": "object" })) })),
+        Operation::new("POST", "/recover", "node", "recover")
+            .takes(as_json(named("Recovery")))
+            .gives("Recovered")
+            .fails(
+                409,
+                "A majority answers, not all survivors do, or this node is not one of them; nothing has changed",
+            )
+            .fails(421, "No member is left, and another node owns the range now; hint is whom to ask")
+            .fails(503, "The survivors have carried out what had been voted for; look again; Retry-After"),
         Operation::new("POST", "/peer", "nodes", "peer")
             .takes(binary.clone())
             .answers(200, json!({ "description": "The reply", "content": binary })),

@@ -149,6 +149,33 @@ fn ring() -> Vec<(&'static str, Value)> {
             object("Who has joined, and at whom", &[("joined", named("Node")), ("welcomed_by", named("Node"))]),
         ),
         ("Left", object("Who has left", &[("left", named("Node"))])),
+        (
+            "Recovery",
+            object(
+                "A range that has lost its majority for good",
+                &[
+                    ("lo", named("Id")),
+                    ("hi", named("Id")),
+                    (
+                        "epoch?",
+                        json!({ "type": ["integer", "null"], "description": "of its view; null where no member is left" }),
+                    ),
+                    ("survivors?", list("Id")),
+                    ("accept_loss?", flag("must be true: what only lost members had is lost")),
+                ],
+            ),
+        ),
+        (
+            "Recovered",
+            object(
+                "The view that serves the range now",
+                &[
+                    ("range", named("Range")),
+                    ("epoch", count("its number")),
+                    ("forced", flag("whether it was made by force")),
+                ],
+            ),
+        ),
     ]
 }
 
@@ -260,7 +287,24 @@ fn node() -> Vec<(&'static str, Value)> {
                 &[("lo", named("Id")), ("hi", named("Id")), ("share", number("its share, up to 1"))],
             ),
         ),
-        ("View", open("A range that the node serves", &["range", "epoch", "members", "status", "keys"])),
+        (
+            "View",
+            open(
+                "A range that the node keeps",
+                &[
+                    "range",
+                    "epoch",
+                    "members",
+                    "primary",
+                    "primary_node",
+                    "status",
+                    "lag",
+                    "sealed_s",
+                    "forced",
+                    "keys",
+                ],
+            ),
+        ),
         ("Handover", open("A range that came or went", &["kind", "range", "peer", "records", "ago_s"])),
     ]
 }
@@ -295,6 +339,7 @@ fn node_itself() -> Value {
             ("ready", flag("whether it does its part")),
             ("ring", json!({ "type": ["string", "null"], "description": "the ring's id" })),
             ("lab", flag("whether the ring is for lessons")),
+            ("replication_factor", json!({ "type": ["integer", "null"], "description": "how many keep each value" })),
             ("uptime_s", number("seconds")),
             ("version", text("of chordal")),
             ("wire", count("version of the protocol between nodes")),

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use chordal_protocol::replica::Operation;
+use chordal_protocol::keeper;
+use chordal_protocol::replica::{self, Operation};
 
 use super::Job;
 use crate::store::StoreError;
@@ -15,6 +17,9 @@ pub(super) const WAITING_BYTES: usize = 64 << 20;
 /// How many jobs, and how many bytes, become one transaction at most.
 pub(super) const GROUP_JOBS: usize = 1_024;
 pub(super) const GROUP_BYTES: usize = 8 << 20;
+
+/// How many writes are enough to go at once.
+const ENOUGH: usize = 64;
 
 /// The jobs that wait. A queue of our own, because channels count messages, and what has to be bounded here is memory.
 #[derive(Default)]
@@ -56,27 +61,29 @@ impl Line {
     }
 
     /// Waits for jobs, and takes those that become the next transaction. `None` once it is closed and empty.
-    pub(super) fn take(&self) -> Option<Vec<Job>> {
+    ///
+    /// Before this time, writes of clients are left in line for others to join them, unless there are [`ENOUGH`] or something
+    /// else is to be written that somebody waits for; what only reads does not wait for them.
+    pub(super) fn take(&self, gather_until: Instant) -> Option<Vec<Job>> {
         let mut jobs = self.lock();
-        while jobs.waiting.is_empty() {
-            if jobs.closed {
-                return None;
+        loop {
+            if jobs.waiting.is_empty() {
+                if jobs.closed {
+                    return None;
+                }
+                jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+            let left = gather_until.saturating_duration_since(Instant::now());
+            if left.is_zero() || jobs.closed || jobs.is_urgent() {
+                return Some(jobs.all());
+            }
+            let reads = jobs.reads();
+            if !reads.is_empty() {
+                return Some(reads);
+            }
+            jobs = self.arrived.wait_timeout(jobs, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let (mut group, mut room) = (Vec::new(), GROUP_BYTES);
-        while let Some((weight, _)) = jobs.waiting.front() {
-            if !group.is_empty() && (*weight > room || group.len() >= GROUP_JOBS) {
-                break;
-            }
-            room = room.saturating_sub(*weight);
-            if let Some((weight, job)) = jobs.waiting.pop_front() {
-                jobs.bytes -= weight;
-                jobs.ticks -= usize::from(matches!(job, Job::Tick(_)));
-                group.push(job);
-            }
-        }
-        Some(group)
     }
 
     pub(super) fn close(&self) {
@@ -93,7 +100,80 @@ impl Line {
     }
 }
 
-fn weight(job: &Job) -> usize {
+/// What a job does, as far as can be told from outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It writes nothing that somebody waits for.
+    Reads,
+    /// It is a client's write, here or at its primary: others like it can share its way to the disk.
+    Writes,
+    /// Something that the ring waits for.
+    Urgent,
+}
+
+impl Jobs {
+    /// What waits, the first first, as far as it fits into one transaction.
+    fn all(&mut self) -> Vec<Job> {
+        let (mut group, mut room) = (Vec::new(), GROUP_BYTES);
+        while let Some((weight, job)) = self.waiting.pop_front() {
+            if !group.is_empty() && (weight > room || group.len() >= GROUP_JOBS) {
+                self.waiting.push_front((weight, job));
+                break;
+            }
+            room = room.saturating_sub(weight);
+            self.left(weight, &job);
+            group.push(job);
+        }
+        group
+    }
+
+    /// Those that only read, the first first.
+    fn reads(&mut self) -> Vec<Job> {
+        let (waiting, mut reads) = (std::mem::take(&mut self.waiting), Vec::new());
+        for (weight, job) in waiting {
+            if kind(&job) == Kind::Reads {
+                self.left(weight, &job);
+                reads.push(job);
+            } else {
+                self.waiting.push_back((weight, job));
+            }
+        }
+        reads
+    }
+
+    /// Whether something should not wait for others like it. All that comes before it goes with it.
+    fn is_urgent(&self) -> bool {
+        let writes = |kind: Kind| kind == Kind::Writes;
+        let kinds = || self.waiting.iter().map(|(_, job)| kind(job));
+        kinds().any(|kind| kind == Kind::Urgent) || kinds().filter(|kind| writes(*kind)).count() >= ENOUGH
+    }
+
+    fn left(&mut self, weight: usize, job: &Job) {
+        self.bytes -= weight;
+        self.ticks -= usize::from(matches!(job, Job::Tick(_)));
+    }
+}
+
+fn kind(job: &Job) -> Kind {
+    match job {
+        Job::Operate { operation: Operation::Get(_), .. } | Job::Hear { .. } | Job::Tick(_) => Kind::Reads,
+        Job::Operate { operation: Operation::Write(_), .. } => Kind::Writes,
+        Job::Serve { request: keeper::Request::Letters { letters, .. }, .. } => {
+            let is = |wanted: fn(&replica::Request) -> bool| letters.iter().all(|letter| wanted(&letter.body));
+            if is(|it| matches!(it, replica::Request::Confirm { .. })) {
+                Kind::Reads
+            } else if is(|it| matches!(it, replica::Request::Confirm { .. } | replica::Request::Store { .. })) {
+                Kind::Writes
+            } else {
+                Kind::Urgent
+            }
+        }
+        _ => Kind::Urgent,
+    }
+}
+
+/// About how many bytes it has.
+pub(super) fn weight(job: &Job) -> usize {
     const JOB: usize = 256;
     JOB + match job {
         Job::Serve { request, .. } => request.weight(),

@@ -46,6 +46,11 @@ impl Peers {
         self.with(|detector, now| detector.is_passed_over(addr, now))
     }
 
+    /// Whether a node has given no answer when it was asked last.
+    pub(crate) fn is_silent(&self, addr: &str) -> bool {
+        self.with(|detector, _| detector.standing(addr) != Standing::Trusted)
+    }
+
     /// A node has asked something, so it lives.
     pub(crate) fn heard_of(&self, addr: &str) {
         self.with(|detector, now| detector.heard_of(addr, now));

@@ -210,6 +210,17 @@ impl Keeper {
         all
     }
 
+    /// Founds a view of a stretch whose members have all lost what they had: empty, by force, and with an epoch of which the caller
+    /// says that none of the stretch's former views can have reached it. Those that come back are fenced.
+    pub fn found_by_force(&mut self, range: Interval, epoch: u64) -> Step {
+        let me = self.me();
+        let step =
+            self.replica.found(View { range, epoch, members: vec![me], primary: me, deferred: None, forced: true });
+        let mut all = Step::default();
+        self.take(step, &mut all);
+        all
+    }
+
     /// Gives up all that it keeps, as another incarnation: its ring was given up, and nobody else was on it.
     pub fn begin_anew<S: Store>(&mut self, store: &mut S, incarnation: u64) {
         let durable = self.replica.durable();
@@ -371,6 +382,11 @@ impl Keeper {
         self.take(more, &mut step);
         self.go_on(store, now, &mut step);
         Ok(step)
+    }
+
+    /// Ends a recovery that is not gone on with ([`Replica::give_up`]).
+    pub fn give_up(&mut self, name: &Name) {
+        self.replica.give_up(name);
     }
 
     // ---- within ----

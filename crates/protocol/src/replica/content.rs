@@ -102,9 +102,11 @@ impl Parcel {
         }
     }
 
-    /// Forgets tombstones up to this version.
-    pub fn collect(&mut self, up_to: Version) {
+    /// Forgets tombstones up to this version. Whether there were any.
+    pub fn collect(&mut self, up_to: Version) -> bool {
+        let before = self.records.len();
         self.records.retain(|_, record| record.is_live() || record.version > up_to);
+        self.records.len() < before
     }
 
     /// What was written after this version. The mark is always in it.
@@ -169,7 +171,7 @@ pub trait Store {
     /// As [`Parcel::purge`] says.
     fn purge(&mut self, area: &Area, mark: u64);
     /// As [`Parcel::collect`] says.
-    fn collect(&mut self, area: &Area, up_to: Version);
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool;
     /// Adds this to what the area holds, as [`Parcel::merge`] says.
     fn extend(&mut self, area: &Area, parcel: Parcel);
     /// Makes what one area holds of this range, up to this version, what the other holds there; the first has nothing of the range
@@ -209,8 +211,8 @@ impl<S: Store + ?Sized> Store for &mut S {
         (**self).purge(area, mark);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        (**self).collect(area, up_to);
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        (**self).collect(area, up_to)
     }
 
     fn extend(&mut self, area: &Area, parcel: Parcel) {
@@ -270,10 +272,8 @@ impl Store for MemoryStore {
         }
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
-        if let Some(parcel) = self.areas.get_mut(area) {
-            parcel.collect(up_to);
-        }
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
+        self.areas.get_mut(area).is_some_and(|parcel| parcel.collect(up_to))
     }
 
     fn extend(&mut self, area: &Area, parcel: Parcel) {

@@ -52,9 +52,13 @@ impl<S: Store> Turn<'_, S> {
         if self.held(&name).is_none_or(|held| held.stable >= marks.stable) {
             return;
         }
-        if let Some(held) = self.durable().held.get_mut(&name) {
+        if let Some(held) = self.replica.durable.held.get_mut(&name) {
             held.stable = marks.stable;
         }
-        self.store.collect(&name.area(), name.version(marks.stable));
+        // The mark alone may be lost with a crash, and costs no disk: without a tombstone that went because of it, whatever
+        // comes again from below it finds its successor here.
+        if self.store.collect(&name.area(), name.version(marks.stable)) {
+            self.durable();
+        }
     }
 }

@@ -49,7 +49,7 @@ pub use planted::Bug;
 pub use recover::{FORCED_EPOCH_STEP, NotForced};
 pub use view::{Change, Group, Name, Value, View};
 
-use crate::Time;
+use crate::{Interval, Time};
 use change::Proposal;
 use primary::Lead;
 
@@ -268,6 +268,19 @@ impl Replica {
     /// The views that this node would serve now.
     pub fn leads(&self) -> impl Iterator<Item = &View> {
         self.leads.keys().filter_map(|name| self.durable.held.get(name)).map(|held| &held.view)
+    }
+
+    /// How many writes of a view that this node serves are not known to be at all its members.
+    pub fn unstable(&self, name: &Name) -> usize {
+        self.leads.get(name).map_or(0, Lead::unstable)
+    }
+
+    /// The greatest epoch of which this node knows for any id of a range.
+    pub fn latest_epoch(&self, range: &Interval) -> u64 {
+        let Durable { held, decided, over, .. } = &self.durable;
+        let followed = decided.values().flat_map(|value| &value.successors).map(View::name);
+        let known = held.keys().chain(decided.keys()).chain(over).copied().chain(followed);
+        known.filter(|name| name.range.overlaps(range)).map(|name| name.epoch).max().unwrap_or_default()
     }
 
     /// The later view of this id that this node knows of: where to ask instead.

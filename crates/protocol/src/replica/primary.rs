@@ -37,6 +37,12 @@ struct Unstable {
     asked: Time,
 }
 
+impl Lead {
+    pub(super) fn unstable(&self) -> usize {
+        self.tail.len()
+    }
+}
+
 /// Who is asked whether a view stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whom {

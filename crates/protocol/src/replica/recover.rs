@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::change::Phase;
-use super::{Change, Event, Group, Member, Name, NotProposed, Replica, Step, Store, Turn};
+use super::{Change, Event, Group, Label, Member, Name, NotProposed, Replica, Step, Store, Turn, Value, View};
 use crate::Time;
 
 /// How far ahead a range is put that is made by force, so that no epoch of its former view can reach it.
@@ -50,13 +50,15 @@ impl Replica {
         Ok(turn.end())
     }
 
-    /// Makes the forced view. If a survivor has voted for something, that may have been decided before, and is what is forced.
+    /// Makes the forced view. If a survivor has voted for something, that may have been decided before, and is what is forced,
+    /// unless this node would keep its content and has none of it: those who had it staged are gone, and what is left is here.
     pub fn force<S: Store>(&mut self, store: &mut S, now: Time, name: Name) -> Result<Step, NotForced> {
         let mut turn = Turn::new(self, store, now);
         let majority = turn.held(&name).map(|held| held.view.majority()).ok_or(NotForced::NotBegun)?;
         let proposal = turn.replica.proposals.get_mut(&name).ok_or(NotForced::NotBegun)?;
         let survivors = proposal.survivors.clone().ok_or(NotForced::NotBegun)?;
         let Phase::Preparing { promises, vote, .. } = &proposal.phase else { return Err(NotForced::NotBegun) };
+        let (me, staged) = (turn.replica.durable.me, &turn.replica.durable.staged);
         if promises.union(&proposal.declined).count() >= majority {
             turn.replica.proposals.remove(&name);
             return Err(NotForced::Majority);
@@ -64,10 +66,20 @@ impl Replica {
         if !promises.is_superset(&survivors) {
             return Err(NotForced::Silent);
         }
-        let adopted = vote.as_ref().map(|(_, value)| value.clone());
+        let has_staged = |value: &Value| {
+            let is_staged = |view: &View| {
+                let label = Label { name: value.by, origin: value.origin, range: view.range };
+                !view.has(&me) || staged.contains_key(&label)
+            };
+            value.successors.iter().all(is_staged)
+        };
+        let adopted = vote.as_ref().map(|(_, value)| value.clone()).filter(has_staged);
         match adopted {
             Some(value) => turn.decide(value),
             None => {
+                if let Phase::Preparing { vote, .. } = &mut proposal.phase {
+                    *vote = None;
+                }
                 for view in &mut proposal.wanted.successors {
                     view.epoch = name.epoch + FORCED_EPOCH_STEP;
                     view.forced = true;
@@ -76,6 +88,14 @@ impl Replica {
             }
         }
         Ok(turn.end())
+    }
+
+    /// Ends a recovery that a person does not go on with. The members that have promised are sealed, and decide by themselves
+    /// as soon as a majority of them answers.
+    pub fn give_up(&mut self, name: &Name) {
+        if self.proposals.get(name).is_some_and(|proposal| proposal.survivors.is_some()) {
+            self.proposals.remove(name);
+        }
     }
 }
 

@@ -324,9 +324,11 @@ impl Store for Disk {
         self.note(undo);
     }
 
-    fn collect(&mut self, area: &Area, up_to: Version) {
+    fn collect(&mut self, area: &Area, up_to: Version) -> bool {
         let undo = self.newest.collect(area, up_to);
+        let collects = undo.is_some();
         self.note(undo);
+        collects
     }
 
     fn extend(&mut self, area: &Area, parcel: Parcel) {
