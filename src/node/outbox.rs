@@ -124,12 +124,14 @@ impl Outside for Arc<Outbox> {
                 while let Some(request) = outbox.next(&to.addr) {
                     let Some(driver) = outbox.driver.get().and_then(Weak::upgrade) else { return };
                     let is_large = request.weight() > LARGE;
-                    if let Ok(Reply::Kept(reply)) = driver.ask(&to, &Request::Keep(request)).await {
-                        // Where too much waits it is asked again with a later beat.
-                        let _ = driver.keeping.submit(Job::Hear { from: to.clone(), reply });
-                    }
+                    let outcome = driver.ask(&to, &Request::Keep(request)).await;
+                    // First, for what is heard now may want the next large one sent.
                     if is_large {
                         outbox.large_one_arrived(&to.addr);
+                    }
+                    if let Ok(Reply::Kept(reply)) = outcome {
+                        // Where too much waits it is asked again with a later beat.
+                        let _ = driver.keeping.submit(Job::Hear { from: to.clone(), reply });
                     }
                 }
             });

@@ -1,26 +1,34 @@
 //! Where the records of an area are, and what of them is remembered so that it need not be searched for.
 //!
-//! Records lie under the number of their area, so that to rename an area is to give its number another name. What a promise
-//! carries, the writes since the last stable one, and the tombstones that may go when more is stable, are remembered in memory
-//! while they are few, as they are in a view that is well.
+//! An area is made of pieces: records lie under a number, and a piece is what lies under its number between two ids. So to give a
+//! part of an area to another one, or to join two, is to give pieces other owners, whatever they hold. What a promise carries, the
+//! writes since the last stable one, and the tombstones that may go when more is stable, are remembered in memory while they are
+//! few, as they are in a view that is well.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use chordal_protocol::replica::{Area, Parcel};
-use chordal_protocol::{Id, Record, RequestId, Version};
+use chordal_protocol::replica::Area;
+use chordal_protocol::{Id, Interval, Record, RequestId, Version};
+
+use super::piece::{self, Piece};
+use super::tally::Tally;
+
+/// How many writes are remembered beyond those that have not been stable yet: more than a view takes without their becoming
+/// so.
+const REMEMBERED: usize = 8_192;
 
 /// What is known of an area. Versions order the writes of one view; where views were merged two registers may have the same
 /// one, so that nothing here is known by its version alone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shelf {
-    /// Under which its records lie.
-    pub(super) number: u64,
+    /// Where its records lie, in the order of their ids. They do not overlap.
+    pub(super) pieces: Vec<Piece>,
     /// Up to where outcomes have been forgotten.
     pub(super) purged: u64,
-    /// How many live values it holds.
-    pub(super) live: u64,
+    /// How many live values it holds, and about where.
+    pub(super) live: Tally,
     /// Its tombstones.
     tombstones: BTreeSet<(Version, Id)>,
     /// Its writes after [`Shelf::floor`].
@@ -30,37 +38,59 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn new(number: u64, purged: u64) -> Shelf {
-        Shelf { number, purged, ..Shelf::default() }
+    pub(super) fn new(pieces: Vec<Piece>, purged: u64) -> Shelf {
+        Shelf { pieces, purged, ..Shelf::default() }
     }
 
     /// A record has taken the place of another one.
     pub(super) fn replaced(&mut self, old: Option<&Record>, new: &Record) {
         if let Some(old) = old {
-            self.live -= u64::from(old.is_live());
-            self.tombstones.remove(&(old.version, old.id));
+            self.lost(old);
         }
         self.holds(new.id, new.version, new.is_live());
     }
 
+    /// A record is not there any more.
+    pub(super) fn lost(&mut self, old: &Record) {
+        if old.is_live() {
+            self.live.take(&old.id, 1);
+        }
+        self.tombstones.remove(&(old.version, old.id));
+    }
+
     /// A record is there.
     pub(super) fn holds(&mut self, id: Id, version: Version, is_live: bool) {
-        self.live += u64::from(is_live);
-        if !is_live {
+        if is_live {
+            self.live.add(&id, 1);
+        } else {
             self.tombstones.insert((version, id));
         }
     }
 
     /// A write has come in, whether or not a newer one is there.
-    pub(super) fn written(&mut self, record: &Record) {
-        if record.version > self.floor {
-            self.recent.insert((record.version, record.id, record.request));
+    pub(super) fn written(&mut self, version: Version, id: Id, request: RequestId) {
+        if version > self.floor {
+            self.recent.insert((version, id, request));
         }
     }
 
-    /// What was there before it was remembered what is written: of all up to here nothing is known.
-    pub(super) fn knows_nothing_up_to(&mut self, version: Version) {
-        self.floor = self.floor.max(version);
+    /// Of what has been there for long only the latest is remembered.
+    pub(super) fn forgets_oldest(&mut self) {
+        while self.recent.len() > REMEMBERED
+            && let Some((version, ..)) = self.recent.pop_first()
+        {
+            self.floor = version;
+        }
+        let floor = self.floor;
+        while self.recent.first().is_some_and(|(version, ..)| *version <= floor) {
+            self.recent.pop_first();
+        }
+    }
+
+    /// Nobody will ask for what was written up to here, and so nothing of it is remembered.
+    pub(super) fn forgets(&mut self, up_to: Version) {
+        self.floor = self.floor.max(up_to);
+        self.forgets_oldest();
     }
 
     /// Which registers were written by which requests after this version, if that is known. Some of it may have been written
@@ -72,8 +102,7 @@ impl Shelf {
 
     /// All up to here is at all members: nobody asks for it any more. The tombstones up to here may go.
     pub(super) fn stable(&mut self, up_to: Version) -> BTreeSet<Id> {
-        self.floor = self.floor.max(up_to);
-        self.recent.retain(|(version, ..)| *version > up_to);
+        self.forgets(up_to);
         let mut gone = BTreeSet::new();
         self.tombstones.retain(|(version, id)| {
             let stays = *version > up_to;
@@ -85,15 +114,27 @@ impl Shelf {
         gone
     }
 
-    /// All that it holds is this.
-    pub(super) fn filled(&mut self, parcel: &Parcel) {
-        self.purged = parcel.purged;
-        for (id, record) in &parcel.records {
-            self.holds(*id, record.version, record.is_live());
-        }
-        let records = parcel.records.values().map(|record| record.version);
-        let outcomes = parcel.outcomes.values().map(|outcome| outcome.version);
-        self.floor = records.chain(outcomes).max().unwrap_or_default();
+    /// Takes out what lies between these ids, of which so many values are live by the exact count.
+    pub(super) fn take(&mut self, range: &Interval, live: Tally) -> Shelf {
+        let within = piece::spans(range);
+        let mut taken = Shelf { purged: self.purged, floor: self.floor, ..Shelf::default() };
+        (taken.pieces, self.pieces) = piece::divide(&self.pieces, &within);
+        taken.tombstones = self.tombstones.extract_if(.., |(_, id)| range.contains(id)).collect();
+        taken.recent = self.recent.extract_if(.., |(_, id, _)| range.contains(id)).collect();
+        self.live.remove(&live);
+        taken.live = live;
+        taken
+    }
+
+    /// Takes in what another one had, where nothing is.
+    pub(super) fn join(&mut self, other: Shelf) {
+        self.pieces.extend(other.pieces);
+        piece::tidy(&mut self.pieces);
+        self.purged = self.purged.max(other.purged);
+        self.live.join(&other.live);
+        self.tombstones.extend(other.tombstones);
+        self.recent.extend(other.recent);
+        self.forgets(other.floor);
     }
 }
 
@@ -101,8 +142,12 @@ impl Shelf {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Areas {
     shelves: BTreeMap<Area, Arc<Shelf>>,
-    /// The last number that an area was given.
+    /// Pieces that belong to nobody any more, and whose rows have to be removed.
+    pub(super) gone: Vec<Piece>,
+    /// The last number that a piece was given.
     last: u64,
+    /// Up to where the outcomes of the last of them have been looked at.
+    pub(super) swept: Option<(RequestId, Id)>,
     /// Which transaction that was.
     pub(super) transactions: u64,
 }
@@ -123,21 +168,50 @@ impl Areas {
     /// The shelf of an area, a new one if there is none; and whether it is new, and still has to be named on disk.
     pub(super) fn open(&mut self, area: &Area) -> (&mut Shelf, bool) {
         let is_new = !self.shelves.contains_key(area);
-        let last = &mut self.last;
-        let shelf = self.shelves.entry(*area).or_insert_with(|| {
-            *last += 1;
-            Arc::new(Shelf::new(*last, 0))
-        });
-        (Arc::make_mut(shelf), is_new)
+        (Arc::make_mut(self.shelves.entry(*area).or_default()), is_new)
+    }
+
+    /// Sees that an area has a place for this id; whether that is new, and still has to be written down.
+    pub(super) fn make_room(&mut self, area: &Area, id: &Id) -> bool {
+        if self.get(area).is_some_and(|shelf| piece::number_of(&shelf.pieces, id).is_some()) {
+            return false;
+        }
+        self.last += 1;
+        let number = self.last;
+        let (shelf, _) = self.open(area);
+        let gap = piece::gap(&shelf.pieces, id, number, range_of(area));
+        shelf.pieces.push(gap);
+        piece::tidy(&mut shelf.pieces);
+        true
     }
 
     /// Puts a shelf under a name that has none.
-    pub(super) fn insert(&mut self, area: Area, shelf: Arc<Shelf>) {
-        self.last = self.last.max(shelf.number);
-        self.shelves.insert(area, shelf);
+    pub(super) fn insert(&mut self, area: Area, shelf: Shelf) {
+        self.uses(&shelf.pieces);
+        self.shelves.insert(area, Arc::new(shelf));
+    }
+
+    /// These pieces belong to nobody any more.
+    pub(super) fn abandon(&mut self, pieces: Vec<Piece>) {
+        self.uses(&pieces);
+        self.gone.extend(pieces);
+        self.swept = None;
+    }
+
+    /// These numbers are taken.
+    fn uses(&mut self, pieces: &[Piece]) {
+        self.last = pieces.iter().map(|piece| piece.number).fold(self.last, u64::max);
     }
 
     pub(super) fn remove(&mut self, area: &Area) -> Option<Arc<Shelf>> {
         self.shelves.remove(area)
+    }
+}
+
+/// What an area can hold, as its name says.
+fn range_of(area: &Area) -> &Interval {
+    match area {
+        Area::View(name) => &name.range,
+        Area::Staged(label) => &label.range,
     }
 }

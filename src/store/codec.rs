@@ -60,11 +60,11 @@ pub(super) fn decode(id: Id, stored: &[u8]) -> Result<Record, Damaged> {
     Ok(Record { id, key: key.map(<[u8]>::to_vec), content, version, request })
 }
 
-/// The version of the record that was stored under `id` in this form, and whether it is a value: what is looked at in each
-/// record when a store is opened, without copying its content.
-pub(super) fn glance(id: Id, stored: &[u8]) -> Result<(Version, bool), Damaged> {
+/// The version of the record that was stored under `id` in this form, the request that wrote it, and whether it is a value: what
+/// is looked at in each record when a store is opened, without copying its content.
+pub(super) fn glance(id: Id, stored: &[u8]) -> Result<(Version, RequestId, bool), Damaged> {
     let (tag, fields) = fields(id, stored)?;
-    Ok((fields.version, tag == VALUE))
+    Ok((fields.version, fields.request, tag == VALUE))
 }
 
 /// The tag, which is one that is known, and the fields.
@@ -101,11 +101,12 @@ pub(super) fn id_of(key: &[u8; 40]) -> Id {
     Id::from_bytes(id)
 }
 
-/// The request in what an outcome lies under.
-pub(super) fn request_of(key: &[u8; 24]) -> RequestId {
-    let mut request = [0; 16];
-    request.copy_from_slice(&key[8..]);
-    RequestId(u128::from_be_bytes(request))
+/// The request and the id in what an outcome lies under.
+pub(super) fn request_of(key: &[u8; 56]) -> (RequestId, Id) {
+    let (mut request, mut id) = ([0; 16], [0; 32]);
+    request.copy_from_slice(&key[8..24]);
+    id.copy_from_slice(&key[24..]);
+    (RequestId(u128::from_be_bytes(request)), Id::from_bytes(id))
 }
 
 /// What a record lies under: the number of its area, and its id.
@@ -116,33 +117,31 @@ pub(super) fn record_key(number: u64, id: &Id) -> [u8; 40] {
     key
 }
 
-/// What the outcome of a request lies under.
-pub(super) fn outcome_key(number: u64, request: RequestId) -> [u8; 24] {
-    let mut key = [0; 24];
+/// What the outcome of a request for a register lies under: areas may share a number, and a request id.
+pub(super) fn outcome_key(number: u64, request: RequestId, id: &Id) -> [u8; 56] {
+    let mut key = [0; 56];
     key[..8].copy_from_slice(&number.to_be_bytes());
-    key[8..].copy_from_slice(&request.0.to_be_bytes());
+    key[8..24].copy_from_slice(&request.0.to_be_bytes());
+    key[24..].copy_from_slice(id.as_bytes());
     key
 }
 
-/// The stored form of an outcome.
-pub(super) fn outcome_bytes(outcome: &Outcome) -> [u8; 48] {
-    let mut bytes = [0; 48];
-    bytes[..32].copy_from_slice(outcome.id.as_bytes());
-    bytes[32..40].copy_from_slice(&outcome.version.epoch.to_be_bytes());
-    bytes[40..].copy_from_slice(&outcome.version.sequence.to_be_bytes());
+/// The stored form of a version.
+pub(super) fn version_bytes(version: Version) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&version.epoch.to_be_bytes());
+    bytes[8..].copy_from_slice(&version.sequence.to_be_bytes());
     bytes
 }
 
-/// The outcome that was stored in this form.
-pub(super) fn outcome_of(bytes: &[u8; 48]) -> Outcome {
+/// The outcome that was stored under this key in this form.
+pub(super) fn outcome_of(id: Id, bytes: &[u8; 16]) -> Outcome {
     let part = |from: usize| {
         let mut part = [0; 8];
         part.copy_from_slice(&bytes[from..from + 8]);
         u64::from_be_bytes(part)
     };
-    let mut id = [0; 32];
-    id.copy_from_slice(&bytes[..32]);
-    Outcome { id: Id::from_bytes(id), version: Version { epoch: part(32), sequence: part(40) } }
+    Outcome { id, version: Version { epoch: part(0), sequence: part(8) } }
 }
 
 #[cfg(test)]

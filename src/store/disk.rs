@@ -1,8 +1,8 @@
 //! The store on disk: one redb file.
 //!
-//! Tables: `records` and `outcomes` under the number of their area, `areas`, `state` (name to bytes) and `about` (the format
-//! of the file). Every transaction is durable when it returns. One that is not in a hurry leaves the file such that opening it
-//! after a crash needs no repair.
+//! Tables: `records` and `outcomes` under the number of their piece, `areas` with their pieces, `state` (name to bytes) and `about`
+//! (the format of the file). Every transaction is durable when it returns. One that is not in a hurry leaves the file such that
+//! opening it after a crash needs no repair.
 //!
 //! After a failed read or write redb refuses everything until the file is opened again, and after a failed commit it
 //! refuses to write. So whatever fails here gives up the open database, and the next call opens the file anew: a disk
@@ -12,19 +12,20 @@
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use chordal_protocol::replica::Area;
-use chordal_protocol::{Id, Record, Version};
+use chordal_protocol::{Id, Record, RequestId, Version};
 use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::areas::{Areas, Shelf};
 use super::aside;
-use super::codec::{self, Damaged, record_key};
+use super::codec::{self, Damaged, outcome_key, record_key};
 use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
 use super::order::page;
-use super::transaction::{Open, decoded, name_of, outcomes_under, records_under, transactions};
+use super::piece::{self, Piece};
+use super::transaction::{Open, about_of, decoded, gone, name_of, rows, transactions};
 use super::{Store, StoreError, Transaction};
 
 /// How often a read is tried while commits keep failing beside it.
@@ -104,6 +105,16 @@ impl DiskStore {
             Err(Failure::Database(error)) => return Err(file::unopened(name, &error)),
         }
         Ok(store)
+    }
+
+    /// How many rows there are, whoever they belong to.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> Result<u64, StoreError> {
+        use redb::ReadableTableMetadata as _;
+        self.read(|database| {
+            let transaction = database.begin_read()?;
+            Ok(transaction.open_table(RECORDS)?.len()? + transaction.open_table(OUTCOMES)?.len()?)
+        })
     }
 
     /// Looks at the areas as they are on disk.
@@ -221,7 +232,8 @@ impl Store for DiskStore {
     fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError> {
         self.read(|database| {
             let transaction = database.begin_read()?;
-            let Some((number, records)) = records_in(&transaction, area)? else { return Ok(None) };
+            let (pieces, records) = records_in(&transaction, area)?;
+            let Some(number) = piece::number_of(&pieces, id) else { return Ok(None) };
             // Named, and so alive until the value is read: the value alone does not keep the writer from freeing its page.
             let stored = records.get(&record_key(number, id))?;
             Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
@@ -231,19 +243,18 @@ impl Store for DiskStore {
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
         self.read(|database| {
             let transaction = database.begin_read()?;
-            let Some((number, records)) = records_in(&transaction, area)? else { return Ok(Vec::new()) };
-            let all = records_under(number);
-            let from = match from {
-                Bound::Unbounded => Bound::Included(all.start),
-                bound => bound.map(|id| record_key(number, &id)),
+            let (pieces, records) = records_in(&transaction, area)?;
+            let pieces = match from {
+                Bound::Unbounded => pieces,
+                Bound::Included(id) => piece::divide(&pieces, &[(id, Id::MAX)]).0,
+                Bound::Excluded(id) => piece::beyond(&pieces, &id),
             };
-            let stored = records.range::<&[u8; 40]>((from.as_ref(), Bound::Excluded(&all.end)))?;
-            page(stored.map(|entry| decoded(entry?)), limit, bytes)
+            page(rows(&records, pieces).map(|row| decoded(row?)), limit, bytes)
         })
     }
 
     fn count(&self, area: &Area) -> Result<u64, StoreError> {
-        self.with_areas(|areas| areas.get(area).map_or(0, |shelf| shelf.live))
+        self.with_areas(|areas| areas.get(area).map_or(0, |shelf| shelf.live.sum()))
     }
 
     fn areas(&self) -> Result<Vec<Area>, StoreError> {
@@ -259,10 +270,11 @@ impl Store for DiskStore {
 type Records = ReadOnlyTable<&'static [u8; 40], &'static [u8]>;
 
 /// Where the records of an area are. Asked in the transaction that reads them: the next one may have moved them.
-fn records_in(transaction: &ReadTransaction, area: &Area) -> Result<Option<(u64, Records)>, redb::Error> {
+fn records_in(transaction: &ReadTransaction, area: &Area) -> Result<(Vec<Piece>, Records), redb::Error> {
     let names = transaction.open_table(AREAS)?;
-    let number = names.get(name_of(area)?.as_slice())?.map(|about| about.value().0);
-    number.map(|number| Ok((number, transaction.open_table(RECORDS)?))).transpose()
+    let about = names.get(name_of(area)?.as_slice())?;
+    let pieces = about.map(|about| about_of(about.value())).transpose()?.unwrap_or_default().1;
+    Ok((pieces, transaction.open_table(RECORDS)?))
 }
 
 fn read_transactions(database: &Database) -> Result<u64, redb::Error> {
@@ -300,31 +312,41 @@ fn transact(
 fn read_areas(database: &Database) -> Result<Areas, redb::Error> {
     let transaction = database.begin_read()?;
     let (names, records) = (transaction.open_table(AREAS)?, transaction.open_table(RECORDS)?);
-    let outcomes = transaction.open_table(OUTCOMES)?;
+    let (outcomes, state) = (transaction.open_table(OUTCOMES)?, transaction.open_table(STATE)?);
     let mut areas = Areas::default();
-    areas.transactions = transactions(&transaction.open_table(STATE)?)?;
+    areas.transactions = transactions(&state)?;
+    areas.abandon(gone(&state)?);
     for entry in names.iter()? {
         let (name, about) = entry?;
-        let (number, purged) = about.value();
+        let (purged, pieces) = about_of(about.value())?;
         let area: Area = postcard::from_bytes(name.value())
             .map_err(|error| redb::Error::Corrupted(format!("an area has no name that can be read: {error}")))?;
-        let mut shelf = Shelf::new(number, purged);
-        let mut latest = Version::default();
-        let bounds = records_under(number);
-        for entry in records.range::<&[u8; 40]>(&bounds.start..&bounds.end)? {
-            let (key, stored) = entry?;
+        let mut shelf = Shelf::new(pieces.clone(), purged);
+        if let Area::View(name) = &area {
+            shelf.forgets(Version { epoch: name.epoch, sequence: 0 });
+        }
+        for row in rows(&records, pieces.clone()) {
+            let (key, stored) = row?;
             let id = codec::id_of(key.value());
-            let (version, is_live) = codec::glance(id, stored.value())?;
-            latest = latest.max(version);
+            let (version, request, is_live) = codec::glance(id, stored.value())?;
             shelf.holds(id, version, is_live);
+            shelf.written(version, id, request);
+            shelf.forgets_oldest();
         }
         // An outcome may be later than all records: that of a delete whose tombstone has been collected.
-        let bounds = outcomes_under(number);
-        for entry in outcomes.range::<&[u8; 24]>(&bounds.start..&bounds.end)? {
-            latest = latest.max(codec::outcome_of(entry?.1.value()).version);
+        for number in piece::numbers(&pieces) {
+            let bounds =
+                outcome_key(number, RequestId(0), &Id::ZERO)..=outcome_key(number, RequestId(u128::MAX), &Id::MAX);
+            for row in outcomes.range::<&[u8; 56]>(bounds.start()..=bounds.end())? {
+                let (key, version) = row?;
+                let (request, id) = codec::request_of(key.value());
+                if piece::number_of(&pieces, &id) == Some(number) {
+                    shelf.written(codec::outcome_of(id, version.value()).version, id, request);
+                    shelf.forgets_oldest();
+                }
+            }
         }
-        shelf.knows_nothing_up_to(latest);
-        areas.insert(area, Arc::new(shelf));
+        areas.insert(area, shelf);
     }
     Ok(areas)
 }

@@ -14,19 +14,19 @@ use redb::{Builder, Database, ReadableDatabase, TableDefinition};
 use super::StoreError;
 use super::disk::guarded;
 
-/// Number of the area and id to encoded record.
+/// Number and id to encoded record.
 pub(super) const RECORDS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("records");
-/// Number of the area and request to the id and the version that it wrote.
-pub(super) const OUTCOMES: TableDefinition<'_, &[u8; 24], &[u8; 48]> = TableDefinition::new("outcomes");
-/// Encoded name of an area to its number and its purge mark.
-pub(super) const AREAS: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("areas");
+/// Number, request and id to the version that it wrote.
+pub(super) const OUTCOMES: TableDefinition<'_, &[u8; 56], &[u8; 16]> = TableDefinition::new("outcomes");
+/// Encoded name of an area to its purge mark and its pieces, encoded.
+pub(super) const AREAS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("areas");
 /// Name to bytes.
 pub(super) const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 /// What the file says about itself: `format`.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
-/// The format that this program writes. A program that changes the layout raises it, and reads the older ones.
-const FORMAT: u64 = 2;
+/// The format that this program writes. A program that changes the layout raises it, and says what to do with older files.
+const FORMAT: u64 = 3;
 
 /// Redb's own default is 1 GiB for each database. Half of this is for a commit's pages, and more than fits goes to
 /// disk before the commit ends.
@@ -101,6 +101,10 @@ pub(super) fn open_as(
         Ok((_, 1)) => Err(StoreError::Unusable(format!(
             "{name} was written by a version of this program that kept one copy of each value (format 1; this one reads \
              {FORMAT}). Start the node with a new data directory and store its values again"
+        ))),
+        Ok((_, 2)) => Err(StoreError::Unusable(format!(
+            "{name} was written by an earlier version of this program (format 2; this one reads {FORMAT}). Export the values of \
+             its ring with that version, start the node with a new data directory and import them"
         ))),
         Ok((_, format)) => Err(damaged(name, &format!("format {format}"))),
         Err(error) => Err(unopened(name, &error)),

@@ -5,8 +5,8 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chordal_protocol::replica::{self, Area, Outcome, Parcel};
-use chordal_protocol::{Id, Record, RequestId, Version};
+use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel};
+use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 
 use super::order::page;
 use super::{Store, StoreError, Transaction};
@@ -117,8 +117,8 @@ impl replica::Store for Kept {
         self.content.since(area, version)
     }
 
-    fn all(&self, area: &Area) -> Parcel {
-        self.content.all(area)
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
+        self.content.page(area, range, after, room)
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
@@ -137,14 +137,14 @@ impl replica::Store for Kept {
         collects
     }
 
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
+    fn extend(&mut self, area: &Area, parcel: Parcel) {
         self.changed = true;
-        self.content.replace(area, parcel);
+        self.content.extend(area, parcel);
     }
 
-    fn rename(&mut self, from: &Area, to: &Area) {
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
         self.changed |= from != to && (self.holds(from) || self.holds(to));
-        self.content.rename(from, to);
+        self.content.derive(from, to, range, up_to);
     }
 
     fn discard(&mut self, area: &Area) {

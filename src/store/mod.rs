@@ -5,7 +5,8 @@
 //! been asked for since the last one, and nobody hears of it before it is durable (group commit). Others only read.
 //!
 //! - `codec`, `order`: how a record is written down, and clockwise order over keys that are ordered by number
-//! - `areas`: where the records of an area are, and what of them is remembered so that it need not be searched for
+//! - `areas`, `piece`, `tally`: where the records of an area are, and what of them is remembered so that it need not be searched
+//!   for
 //! - `aside`: content that nobody may merge any more, in a file for a person
 //! - `disk`, `transaction`, `file`: the store on disk ([`DiskStore`]), its open transaction, and the data directory with its lock and its format
 //! - `memory`: the store that forgets ([`MemoryStore`])
@@ -17,6 +18,8 @@ mod disk;
 mod file;
 mod memory;
 mod order;
+mod piece;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transaction;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chordal_protocol::replica::{self, Area, Ballot, Label, Member, Name, Outcome, Parcel, Store as _};
+use chordal_protocol::replica::{self, Area, Ballot, Cursor, Label, Member, Name, Outcome, Parcel, Store as _};
 use chordal_protocol::{Content, Id, Interval, Record, RequestId, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -90,11 +90,31 @@ fn look<T>(store: &dyn Store, look: impl Fn(&mut dyn Transaction) -> T) -> T {
     seen.unwrap()
 }
 
+/// All that an area holds.
+fn all(store: &(impl replica::Store + ?Sized), area: &Area) -> Parcel {
+    store.page(area, &Interval::whole(Id::ZERO), None, usize::MAX).0
+}
+
+/// What it holds of a range, in pages of about this size, and how many those are.
+fn walk(store: &(impl replica::Store + ?Sized), area: &Area, range: &Interval, room: usize) -> (Parcel, usize) {
+    let (mut walked, mut pages, mut after) = (Parcel::default(), 0, None::<Cursor>);
+    loop {
+        let (page, next) = store.page(area, range, after, room);
+        pages += 1;
+        walked.merge(page);
+        if next.is_none() {
+            return (walked, pages);
+        }
+        assert!(next > after, "every page goes on");
+        after = next;
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Change {
     Put(Area, Record),
-    Replace(Area, Parcel),
-    Rename(Area, Area),
+    Extend(Area, Parcel),
+    Derive(Area, Area, Interval, Version),
     Discard(Area),
     Purge(Area, u64),
     Collect(Area, Version),
@@ -112,8 +132,8 @@ impl Change {
     fn make_content(&self, store: &mut impl replica::Store) {
         match self {
             Change::Put(area, record) => store.put(area, record),
-            Change::Replace(area, parcel) => store.replace(area, parcel.clone()),
-            Change::Rename(from, to) => store.rename(from, to),
+            Change::Extend(area, parcel) => store.extend(area, parcel.clone()),
+            Change::Derive(from, to, range, up_to) => store.derive(from, to, range, *up_to),
             Change::Discard(area) => store.discard(area),
             Change::Purge(area, mark) => store.purge(area, *mark),
             Change::Collect(area, up_to) => drop(store.collect(area, *up_to)),
@@ -138,11 +158,11 @@ impl Oracle {
 
     /// Without the areas that hold nothing, which nobody can tell from areas that do not exist.
     fn looks_like(&self, other: &Oracle) -> bool {
-        self.state == other.state && areas().all(|area| self.content.all(&area) == other.content.all(&area))
+        self.state == other.state && areas().all(|area| all(&self.content, &area) == all(&other.content, &area))
     }
 
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Vec<Record> {
-        let all = self.content.all(area).records.into_values();
+        let all = all(&self.content, area).records.into_values();
         let mut page: Vec<Record> = all
             .filter(|record| match from {
                 Bound::Unbounded => true,
@@ -171,6 +191,8 @@ enum Step {
     Transact(Vec<(Change, Version)>),
     Reopen,
     Page(Box<Area>, Bound<Id>, usize, usize),
+    /// Through a range of an area, in pages of about this size.
+    Walk(Box<Area>, Interval, usize),
 }
 
 fn any_area() -> impl Strategy<Value = Area> {
@@ -181,19 +203,28 @@ fn any_point() -> impl Strategy<Value = Id> {
     (0u8..8).prop_map(point)
 }
 
+fn any_range() -> impl Strategy<Value = Interval> {
+    (any_point(), any_point()).prop_map(|(lo, hi)| Interval::half_open(lo, hi))
+}
+
 /// The highest sequence number is among them, for what counts on from it.
 fn any_version() -> impl Strategy<Value = Version> {
     (0u64..3, prop_oneof![6 => 0u64..4, 1 => Just(u64::MAX)]).prop_map(|(epoch, sequence)| version(epoch, sequence))
 }
 
-fn any_request() -> impl Strategy<Value = RequestId> {
-    (0u128..4, 0u128..3).prop_map(|(minted, number)| RequestId(minted << 64 | number))
+/// A register, and a request for it: no request is for two of them.
+fn any_request() -> impl Strategy<Value = (Id, RequestId)> {
+    (0u8..8, 0u64..4).prop_map(|(x, minted)| (point(x), request(x, minted)))
+}
+
+fn request(x: u8, minted: u64) -> RequestId {
+    RequestId(u128::from(minted) << 64 | u128::from(x))
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
     let content = prop_oneof![Just(Content::Tombstone), (0usize..4).prop_map(|length| value(vec![b'v'; length]))];
     let key = prop_oneof![Just(None), Just(Some(b"key".to_vec()))];
-    (any_point(), key, content, any_version(), any_request()).prop_map(|(id, key, content, version, request)| Record {
+    (key, content, any_version(), any_request()).prop_map(|(key, content, version, (id, request))| Record {
         id,
         key,
         content,
@@ -204,10 +235,10 @@ fn any_record() -> impl Strategy<Value = Record> {
 
 /// As it comes from others: outcomes need not belong to its records.
 fn any_parcel() -> impl Strategy<Value = Parcel> {
-    let outcome = (any_request(), any_point(), any_version());
+    let outcome = (any_request(), any_version());
     (vec(any_record(), 0..5), vec(outcome, 0..5), 0u64..3).prop_map(|(records, outcomes, purged)| Parcel {
         records: records.into_iter().map(|record| (record.id, record)).collect(),
-        outcomes: outcomes.into_iter().map(|(request, id, version)| (request, Outcome { id, version })).collect(),
+        outcomes: outcomes.into_iter().map(|((id, request), version)| (request, Outcome { id, version })).collect(),
         purged,
     })
 }
@@ -215,8 +246,9 @@ fn any_parcel() -> impl Strategy<Value = Parcel> {
 fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
         12 => (any_area(), any_record()).prop_map(|(area, record)| Change::Put(area, record)),
-        2 => (any_area(), any_parcel()).prop_map(|(area, parcel)| Change::Replace(area, parcel)),
-        2 => (any_area(), any_area()).prop_map(|(from, to)| Change::Rename(from, to)),
+        3 => (any_area(), any_parcel()).prop_map(|(area, parcel)| Change::Extend(area, parcel)),
+        4 => (any_area(), any_area(), any_range(), prop_oneof![any_version(), Just(version(u64::MAX, u64::MAX))])
+            .prop_map(|(from, to, range, up_to)| Change::Derive(from, to, range, up_to)),
         1 => any_area().prop_map(Change::Discard),
         2 => (any_area(), 0u64..4).prop_map(|(area, mark)| Change::Purge(area, mark)),
         4 => (any_area(), any_version()).prop_map(|(area, up_to)| Change::Collect(area, up_to)),
@@ -235,6 +267,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => vec((any_change(), any_version()), 0..8).prop_map(Step::Transact),
         2 => Just(Step::Reopen),
+        3 => (any_area(), any_range(), prop_oneof![0usize..500, Just(usize::MAX)])
+            .prop_map(|(area, range, room)| Step::Walk(Box::new(area), range, room)),
         3 => (any_area(), bound, 0usize..10, bytes)
             .prop_map(|(area, bound, limit, bytes)| Step::Page(Box::new(area), bound, limit, bytes)),
     ]
@@ -244,12 +278,12 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn compare(store: &mut dyn Transaction, oracle: &Oracle, version: Version) -> Result<(), TestCaseError> {
     for area in areas() {
         prop_assert_eq!(store.purged(&area), oracle.content.purged(&area));
-        prop_assert_eq!(store.all(&area), oracle.content.all(&area));
+        prop_assert_eq!(all(store, &area), all(&oracle.content, &area));
         prop_assert_eq!(store.since(&area, version), oracle.content.since(&area, version), "since {}", version);
         for id in (0..8).map(point) {
             prop_assert_eq!(store.record(&area, &id), oracle.content.record(&area, &id));
         }
-        for request in (0..4u128).flat_map(|minted| (0..3).map(move |number| RequestId(minted << 64 | number))) {
+        for request in (0..4).flat_map(|minted| (0..8).map(move |x| request(x, minted))) {
             prop_assert_eq!(store.outcome(&area, request), oracle.content.outcome(&area, request));
         }
     }
@@ -291,11 +325,17 @@ proptest! {
                         let page = subject.store().page(area, *from, *limit, *bytes).unwrap();
                         prop_assert_eq!(page, oracle.page(area, *from, *limit, *bytes));
                     }
+                    Step::Walk(area, range, room) => {
+                        let (walked, pages) = look(subject.store(), |store| walk(store, area, range, *room));
+                        prop_assert_eq!(&walked, &all(&oracle.content, area).within(range));
+                        let rows = walked.records.len() + walked.outcomes.len();
+                        prop_assert!(*room < usize::MAX || pages == 1, "{} pages of {} rows", pages, rows);
+                    }
                 }
                 let store = subject.store();
                 prop_assert_eq!(store.transactions().unwrap(), transactions);
                 for area in areas() {
-                    let all = oracle.content.all(&area);
+                    let all = all(&oracle.content, &area);
                     let live = all.records.values().filter(|record| record.is_live()).count() as u64;
                     prop_assert_eq!(store.count(&area).unwrap(), live);
                     for id in (0..8).map(point) {
@@ -324,7 +364,7 @@ fn registers_of_merged_views_may_have_the_same_version() {
                 store.collect(&area(1), version(1, 1));
             })
             .unwrap();
-        assert_eq!(look(subject.store(), |store| store.all(&area(1))).records.len(), 0, "both tombstones are gone");
+        assert_eq!(look(subject.store(), |store| all(store, &area(1))).records.len(), 0, "both tombstones are gone");
     }
 }
 
@@ -355,14 +395,14 @@ fn an_area_can_be_walked_page_by_page() {
     }
 }
 
-/// A reader sees an area whole, whatever the writer does to it: renamed, replaced, written over.
+/// A reader sees an area whole, whatever the writer does to it: replaced, made of another one, written over.
 #[test]
 fn readers_and_the_writer_do_not_disturb_each_other() {
     for subject in Subject::both() {
         let store = subject.store();
-        let all: Vec<Record> = (0..8).map(|x| record(point(x), 0, [x])).collect();
-        write(store, &area(1), &all).unwrap();
-        let parcel = look(store, |store| store.all(&area(1)));
+        let records: Vec<Record> = (0..8).map(|x| record(point(x), 0, [x])).collect();
+        write(store, &area(1), &records).unwrap();
+        let parcel = look(store, |store| all(store, &area(1)));
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -378,10 +418,14 @@ fn readers_and_the_writer_do_not_disturb_each_other() {
             for n in 1..100 {
                 let changed = store.transact(&mut |transaction| match n % 3 {
                     0 => transaction.put(&area(1), &record(point(n as u8), n, n.to_string())),
-                    1 => transaction.replace(&area(1), parcel.clone()),
+                    1 => {
+                        transaction.discard(&area(1));
+                        transaction.extend(&area(1), parcel.clone());
+                    }
                     _ => {
-                        transaction.replace(&area(3), parcel.clone());
-                        transaction.rename(&area(3), &area(1));
+                        let whole = Interval::whole(point(3));
+                        transaction.extend(&area(3), parcel.clone());
+                        transaction.derive(&area(3), &area(1), &whole, version(u64::MAX, 0));
                     }
                 });
                 if changed.is_err() || n == 99 {
@@ -390,5 +434,41 @@ fn readers_and_the_writer_do_not_disturb_each_other() {
                 assert!(changed.expect("a transaction beside readers"));
             }
         });
+    }
+}
+
+/// What is given away is removed by and by, and what has been split, given away and joined again is whole.
+#[test]
+fn parts_that_go_to_and_fro_are_whole_and_leave_nothing_behind() {
+    for mut subject in Subject::both() {
+        let records: Vec<Record> = (0..2_000u64).map(|n| record(Id::of(n.to_string()), n, n.to_string())).collect();
+        write(subject.store(), &area(1), &records).unwrap();
+        let (half, whole) = (Interval::half_open(point(2), point(6)), Interval::whole(Id::ZERO));
+        let everything = look(subject.store(), |store| all(store, &area(1)));
+        let up_to = version(u64::MAX, 0);
+        for _ in 0..3 {
+            subject.store().transact(&mut |store| store.derive(&area(1), &area(2), &half, up_to)).unwrap();
+            let parts = look(subject.store(), |store| (all(store, &area(1)), all(store, &area(2))));
+            assert_eq!(parts.1, everything.within(&half));
+            assert_eq!(parts.0.records.len() + parts.1.records.len(), 2_000);
+            let live = [area(1), area(2)].map(|area| subject.store().count(&area).unwrap() as usize);
+            assert_eq!(live, [parts.0.records.len(), parts.1.records.len()]);
+            subject.reopen();
+            subject.store().transact(&mut |store| store.derive(&area(2), &area(1), &half, up_to)).unwrap();
+            assert_eq!(look(subject.store(), |store| all(store, &area(1))), everything);
+        }
+        subject.store().transact(&mut |store| store.derive(&area(1), &area(2), &whole, up_to)).unwrap();
+        subject.store().transact(&mut |store| store.discard(&area(2))).unwrap();
+        let Subject::Disk(store, _) = &mut subject else { continue };
+        let left = |store: &Option<DiskStore>| store.as_ref().unwrap().rows().unwrap();
+        assert!(left(store) > 1_000, "they are not removed all at once");
+        for n in 0..40 {
+            if n == 10 {
+                subject.reopen();
+            }
+            write(subject.store(), &area(1), &[record(point(1), n, "later")]).unwrap();
+        }
+        let Subject::Disk(store, _) = &subject else { continue };
+        assert_eq!(left(store), 2 + 39, "one record, and what became of each request");
     }
 }

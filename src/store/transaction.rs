@@ -1,19 +1,31 @@
 //! An open transaction of the store on disk.
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Bound, RangeInclusive};
 
-use chordal_protocol::replica::{self, Area, Outcome, Parcel, minted};
-use chordal_protocol::{Id, Record, RequestId, Version};
+use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel, minted};
+use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
 
 use super::Transaction;
 use super::areas::Areas;
 use super::codec::{self, outcome_key, record_key};
 use super::file::{AREAS, OUTCOMES, RECORDS, STATE};
+use super::piece::{self, Piece};
+use super::tally::{Tally, stretch};
 
 /// Under this name the number of transactions is kept.
 const TRANSACTIONS: &str = "transactions";
+
+/// Under this name are the pieces that belong to nobody any more.
+const GONE: &str = "gone";
+
+/// How many rows that belong to nobody are removed, or looked at for that, with each transaction: a range that is given away is
+/// not to hold up what is kept.
+const SWEPT: usize = 256;
+
+/// What a row weighs in a page, in bytes, beside its content.
+const ROW: usize = 96;
 
 /// A row of records.
 pub(super) type Stored<'a> = (AccessGuard<'a, &'static [u8; 40]>, AccessGuard<'a, &'static [u8]>);
@@ -22,19 +34,37 @@ pub(super) fn decoded((key, stored): Stored<'_>) -> Result<Record, redb::Error> 
     Ok(codec::decode(codec::id_of(key.value()), stored.value())?)
 }
 
-/// The keys of all records under a number.
-pub(super) fn records_under(number: u64) -> Range<[u8; 40]> {
-    record_key(number, &Id::ZERO)..record_key(number + 1, &Id::ZERO)
+/// The keys of all records of a piece.
+pub(super) fn records_of(piece: &Piece) -> RangeInclusive<[u8; 40]> {
+    record_key(piece.number, &piece.first)..=record_key(piece.number, &piece.last)
 }
 
-/// The keys of all outcomes under a number.
-pub(super) fn outcomes_under(number: u64) -> Range<[u8; 24]> {
-    outcome_key(number, RequestId(0))..outcome_key(number + 1, RequestId(0))
+/// The rows of these pieces, in their order.
+pub(super) fn rows<'a>(
+    records: &'a impl ReadableTable<&'static [u8; 40], &'static [u8]>,
+    pieces: Vec<Piece>,
+) -> impl Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a {
+    pieces.into_iter().flat_map(|piece| -> Box<dyn Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a> {
+        let keys = records_of(&piece);
+        match records.range::<&[u8; 40]>(keys.start()..=keys.end()) {
+            Ok(rows) => Box::new(rows.map(|row| row.map_err(redb::Error::from))),
+            Err(error) => Box::new(std::iter::once(Err(error.into()))),
+        }
+    })
 }
 
 /// How an area is named on disk.
 pub(super) fn name_of(area: &Area) -> Result<Vec<u8>, redb::Error> {
-    postcard::to_stdvec(area).map_err(|error| redb::Error::Corrupted(error.to_string()))
+    written(area)
+}
+
+/// What is told of an area on disk: its purge mark and its pieces.
+pub(super) fn about_of(bytes: &[u8]) -> Result<(u64, Vec<Piece>), redb::Error> {
+    postcard::from_bytes(bytes).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn written(value: &impl serde::Serialize) -> Result<Vec<u8>, redb::Error> {
+    postcard::to_stdvec(value).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
 /// How many transactions that changed something a file has seen.
@@ -43,14 +73,22 @@ pub(super) fn transactions(state: &impl ReadableTable<&'static str, &'static [u8
     Ok(bytes.map_or(0, |bytes| bytes.value().try_into().map_or(0, u64::from_le_bytes)))
 }
 
+/// The pieces of a file that belong to nobody.
+pub(super) fn gone(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Piece>, redb::Error> {
+    let Some(bytes) = state.get(GONE)? else { return Ok(Vec::new()) };
+    postcard::from_bytes(bytes.value()).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
 /// An open transaction. It works on its own copy of what is remembered of the areas.
 pub(super) struct Open<'a> {
     records: Table<'a, &'static [u8; 40], &'static [u8]>,
-    outcomes: Table<'a, &'static [u8; 24], &'static [u8; 48]>,
-    names: Table<'a, &'static [u8], (u64, u64)>,
+    outcomes: Table<'a, &'static [u8; 56], &'static [u8; 16]>,
+    names: Table<'a, &'static [u8], &'static [u8]>,
     state: Table<'a, &'static str, &'static [u8]>,
     areas: Areas,
     changed: bool,
+    /// Whether other pieces belong to nobody than before.
+    has_swept: bool,
     /// What went wrong first. Nothing that was done is kept then.
     failed: RefCell<Option<redb::Error>>,
 }
@@ -64,18 +102,26 @@ impl<'a> Open<'a> {
             state: transaction.open_table(STATE)?,
             areas,
             changed: false,
+            has_swept: false,
             failed: RefCell::new(None),
         })
     }
 
     /// What is to be remembered, and whether anything has changed; or what went wrong.
     pub(super) fn end(mut self) -> Result<(Areas, bool), redb::Error> {
+        if self.changed {
+            let swept = self.sweep();
+            self.tried(swept);
+        }
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         if self.changed {
             self.areas.transactions = transactions(&self.state)? + 1;
             self.state.insert(TRANSACTIONS, self.areas.transactions.to_le_bytes().as_slice())?;
+        }
+        if self.has_swept {
+            self.state.insert(GONE, written(&self.areas.gone)?.as_slice())?;
         }
         Ok((self.areas, self.changed))
     }
@@ -84,11 +130,12 @@ impl<'a> Open<'a> {
         outcome.map_err(|error| self.failed.borrow_mut().get_or_insert(error).to_string()).ok()
     }
 
-    fn number(&self, area: &Area) -> Option<u64> {
-        self.areas.get(area).map(|shelf| shelf.number)
+    fn pieces(&self, area: &Area) -> &[Piece] {
+        self.areas.get(area).map_or(&[], |shelf| shelf.pieces.as_slice())
     }
 
-    fn read(&self, number: u64, id: &Id) -> Option<Record> {
+    fn read(&self, area: &Area, id: &Id) -> Option<Record> {
+        let number = piece::number_of(self.pieces(area), id)?;
         let read = || {
             let stored = self.records.get(&record_key(number, id))?;
             Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
@@ -96,13 +143,35 @@ impl<'a> Open<'a> {
         self.tried(read()).flatten()
     }
 
-    fn read_outcome(&self, number: u64, request: RequestId) -> Option<Outcome> {
-        let stored = self.tried(self.outcomes.get(&outcome_key(number, request)).map_err(Into::into))?;
-        stored.map(|stored| codec::outcome_of(stored.value()))
+    fn read_outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
+        let pieces = self.pieces(area);
+        let read = |number| {
+            let keys = outcome_key(number, request, &Id::ZERO)..=outcome_key(number, request, &Id::MAX);
+            let mut latest: Option<Outcome> = None;
+            for row in self.outcomes.range::<&[u8; 56]>(keys.start()..=keys.end())? {
+                let (key, version) = row?;
+                let (_, id) = codec::request_of(key.value());
+                if piece::number_of(pieces, &id) == Some(number) {
+                    latest = latest.max(Some(codec::outcome_of(id, version.value())));
+                }
+            }
+            Ok(latest)
+        };
+        // Where views were merged, somebody may have used one request id for two registers.
+        piece::numbers(pieces).into_iter().filter_map(|number| self.tried(read(number)).flatten()).max()
     }
 
-    fn write(&mut self, number: u64, record: &Record) {
+    /// Under which number an id of this area lies, from now on if it has none yet.
+    fn place(&mut self, area: &Area, id: &Id) -> u64 {
+        if self.areas.make_room(area, id) {
+            self.name(area);
+        }
+        piece::number_of(self.pieces(area), id).unwrap_or_default()
+    }
+
+    fn write(&mut self, area: &Area, record: &Record) {
         self.changed = true;
+        let number = self.place(area, &record.id);
         let written = codec::encode(record).map_err(redb::Error::from).and_then(|bytes| {
             self.records.insert(&record_key(number, &record.id), bytes.as_slice())?;
             Ok(())
@@ -110,66 +179,228 @@ impl<'a> Open<'a> {
         self.tried(written);
     }
 
-    fn write_outcome(&mut self, number: u64, request: RequestId, outcome: &Outcome) {
+    fn remove(&mut self, area: &Area, id: &Id) {
         self.changed = true;
-        let bytes = codec::outcome_bytes(outcome);
-        let written = self.outcomes.insert(&outcome_key(number, request), &bytes).map(|_| ()).map_err(Into::into);
+        let Some(number) = piece::number_of(self.pieces(area), id) else { return };
+        let removed = self.records.remove(&record_key(number, id)).map(|_| ()).map_err(Into::into);
+        self.tried(removed);
+    }
+
+    fn write_outcome(&mut self, area: &Area, request: RequestId, outcome: &Outcome) {
+        self.changed = true;
+        let number = self.place(area, &outcome.id);
+        let key = outcome_key(number, request, &outcome.id);
+        let version = codec::version_bytes(outcome.version);
+        let written = self.outcomes.insert(&key, &version).map(|_| ()).map_err(Into::into);
         self.tried(written);
+    }
+
+    fn remove_outcome(&mut self, area: &Area, request: RequestId, outcome: &Outcome) {
+        self.changed = true;
+        let Some(number) = piece::number_of(self.pieces(area), &outcome.id) else { return };
+        let key = outcome_key(number, request, &outcome.id);
+        let removed = self.outcomes.remove(&key).map(|_| ()).map_err(Into::into);
+        self.tried(removed);
     }
 
     /// Writes down what an area is called, where it is and what of it is forgotten.
     fn name(&mut self, area: &Area) {
         self.changed = true;
-        let Some((number, purged)) = self.areas.get(area).map(|shelf| (shelf.number, shelf.purged)) else { return };
-        let written = name_of(area).and_then(|name| {
-            self.names.insert(name.as_slice(), (number, purged))?;
+        let Some(about) = self.areas.get(area).map(|shelf| written(&(shelf.purged, &shelf.pieces))) else { return };
+        let named = name_of(area).and_then(|name| {
+            self.names.insert(name.as_slice(), about?.as_slice())?;
             Ok(())
         });
-        self.tried(written);
+        self.tried(named);
     }
 
     fn unname(&mut self, area: &Area) {
         self.changed = true;
-        let written = name_of(area).and_then(|name| {
+        let unnamed = name_of(area).and_then(|name| {
             self.names.remove(name.as_slice())?;
             Ok(())
         });
-        self.tried(written);
+        self.tried(unnamed);
     }
 
-    fn records_of(&self, number: u64) -> Vec<Record> {
-        let read = || {
-            let bounds = records_under(number);
-            let stored = self.records.range::<&[u8; 40]>(&bounds.start..&bounds.end)?;
-            stored.map(|entry| decoded(entry?)).collect::<Result<Vec<Record>, redb::Error>>()
-        };
-        self.tried(read()).unwrap_or_default()
+    /// What is known of an area that holds a new write, or an old one in a new place.
+    fn note(&mut self, area: &Area, version: Version, id: Id, request: RequestId) {
+        self.areas.open(area).0.written(version, id, request);
     }
 
-    fn outcomes_of(&self, number: u64) -> Vec<(RequestId, Outcome)> {
-        let read = || {
-            let bounds = outcomes_under(number);
-            let stored = self.outcomes.range::<&[u8; 24]>(&bounds.start..&bounds.end)?;
-            let outcomes = stored.map(|entry| {
-                let (key, outcome) = entry?;
-                Ok((codec::request_of(key.value()), codec::outcome_of(outcome.value())))
+    /// Nobody asks what came into a view before it began.
+    fn forget_before(&mut self, area: &Area) {
+        let (shelf, _) = self.areas.open(area);
+        match area {
+            Area::View(name) => shelf.forgets(Version { epoch: name.epoch, sequence: 0 }),
+            Area::Staged(_) => shelf.forgets_oldest(),
+        }
+    }
+
+    fn purge_rows(&mut self, area: &Area, mark: u64) {
+        let pieces = self.pieces(area).to_vec();
+        let last = RequestId((u128::from(mark) << 64) | u128::from(u64::MAX));
+        for number in piece::numbers(&pieces) {
+            let keys = outcome_key(number, RequestId(0), &Id::ZERO)..=outcome_key(number, last, &Id::MAX);
+            let is_other = |key: &[u8; 56]| piece::number_of(&pieces, &codec::request_of(key).1) != Some(number);
+            let removed = self.outcomes.retain_in::<&[u8; 56], _>(keys.start()..=keys.end(), |key, _| is_other(key));
+            self.tried(removed.map_err(Into::into));
+        }
+    }
+
+    /// Where the live values are that an area holds of a range. Only those at its ends have to be looked at.
+    fn live_within(&self, area: &Area, range: &Interval) -> Tally {
+        let Some(shelf) = self.areas.get(area) else { return Tally::default() };
+        let spans = piece::spans(range);
+        if piece::divide(&shelf.pieces, &spans).1.is_empty() {
+            return shelf.live.clone();
+        }
+        let mut live = Tally::default();
+        for (first, last) in spans {
+            let ends = [stretch(&first), stretch(&last)];
+            for inner in ends[0] + 1..ends[1] {
+                live.add_at(inner, shelf.live.at(inner));
+            }
+            let mut at_the_ends = vec![super::tally::end_of(ends[0], &first, &last)];
+            if ends[0] != ends[1] {
+                at_the_ends.push(super::tally::end_of(ends[1], &first, &last));
+            }
+            let pieces = piece::divide(&shelf.pieces, &at_the_ends).0;
+            let counted = rows(&self.records, pieces).try_for_each(|row| {
+                let (key, stored) = row?;
+                let id = codec::id_of(key.value());
+                live.add(&id, u64::from(codec::glance(id, stored.value())?.2));
+                Ok(())
             });
-            outcomes.collect::<Result<Vec<_>, redb::Error>>()
-        };
-        self.tried(read()).unwrap_or_default()
+            self.tried(counted);
+        }
+        live
     }
 
-    /// Removes all that lies under a number.
-    fn clear(&mut self, number: u64) {
+    /// What an area holds of a range belongs to nobody any more.
+    fn give_up(&mut self, area: &Area, range: &Interval) {
+        let live = self.live_within(area, range);
+        let Some(shelf) = self.areas.get_mut(area) else { return };
+        let given_up = shelf.take(range, live);
+        if !given_up.pieces.is_empty() {
+            self.abandon(given_up.pieces);
+            self.name(area);
+        }
+    }
+
+    fn abandon(&mut self, pieces: Vec<Piece>) {
         self.changed = true;
-        let removed = (|| {
-            let bounds = records_under(number);
-            self.records.retain_in::<&[u8; 40], _>(&bounds.start..&bounds.end, |_, _| false)?;
-            let bounds = outcomes_under(number);
-            self.outcomes.retain_in::<&[u8; 24], _>(&bounds.start..&bounds.end, |_, _| false)?;
-            Ok(())
-        })();
-        self.tried(removed);
+        self.has_swept = true;
+        self.areas.abandon(pieces);
+    }
+
+    /// Removes some of what belongs to nobody.
+    fn sweep(&mut self) -> Result<(), redb::Error> {
+        let mut left = SWEPT;
+        while let Some(piece) = self.areas.gone.last().copied().filter(|_| left > 0) {
+            let keys = records_of(&piece);
+            let rows = self.records.range::<&[u8; 40]>(keys.start()..=keys.end())?.take(left);
+            let found = rows.map(|row| Ok(*row?.0.value())).collect::<Result<Vec<[u8; 40]>, redb::Error>>()?;
+            for key in &found {
+                self.records.remove(key)?;
+            }
+            left -= found.len();
+            let seen = self.sweep_outcomes(&piece, left)?;
+            left -= seen.min(left);
+            if left > 0 {
+                self.areas.gone.pop();
+                self.areas.swept = None;
+                self.has_swept = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at so many outcomes, and removes those that lie in this piece. How many there were.
+    fn sweep_outcomes(&mut self, piece: &Piece, most: usize) -> Result<usize, redb::Error> {
+        let first = match self.areas.swept {
+            Some((request, id)) => Bound::Excluded(outcome_key(piece.number, request, &id)),
+            None => Bound::Included(outcome_key(piece.number, RequestId(0), &Id::ZERO)),
+        };
+        let last = outcome_key(piece.number, RequestId(u128::MAX), &Id::MAX);
+        let (mut seen, mut found) = (0, Vec::new());
+        for row in self.outcomes.range::<&[u8; 56]>((first.as_ref(), Bound::Included(&last)))?.take(most) {
+            let key = *row?.0.value();
+            let (request, id) = codec::request_of(&key);
+            seen += 1;
+            self.areas.swept = Some((request, id));
+            if piece.contains(&id) {
+                found.push(key);
+            }
+        }
+        for key in found {
+            self.outcomes.remove(&key)?;
+        }
+        Ok(seen)
+    }
+
+    /// A page of outcomes under one number, and the last request that was looked at if that was not all.
+    fn outcomes_under(
+        &self,
+        pieces: &[Piece],
+        number: u64,
+        after: Option<Cursor>,
+        room: usize,
+    ) -> Result<(Parcel, Option<Cursor>), redb::Error> {
+        let first = match after {
+            Some(Cursor::Outcome(request)) => Bound::Excluded(outcome_key(number, request, &Id::MAX)),
+            _ => Bound::Included(outcome_key(number, RequestId(0), &Id::ZERO)),
+        };
+        let last = outcome_key(number, RequestId(u128::MAX), &Id::MAX);
+        let (mut page, mut looked_at, most) = (Parcel::default(), None, (room / ROW).max(1));
+        for (seen, row) in self.outcomes.range::<&[u8; 56]>((first.as_ref(), Bound::Included(&last)))?.enumerate() {
+            let (key, version) = row?;
+            let (request, id) = codec::request_of(key.value());
+            // All of one request are told together.
+            if seen >= most && looked_at != Some(request) {
+                return Ok((page, looked_at.map(Cursor::Outcome)));
+            }
+            looked_at = Some(request);
+            if piece::number_of(pieces, &id) == Some(number) {
+                let outcome = codec::outcome_of(id, version.value());
+                let kept = page.outcomes.entry(request).or_insert(outcome);
+                *kept = (*kept).max(outcome);
+            }
+        }
+        Ok((page, None))
+    }
+
+    fn read_page(
+        &self,
+        area: &Area,
+        range: &Interval,
+        after: Option<Cursor>,
+        room: usize,
+    ) -> Result<(Parcel, Option<Cursor>), redb::Error> {
+        let (mut records, mut left, mut up_to) = (Parcel::default(), room, None);
+        let pieces = piece::divide(self.pieces(area), &piece::spans(range)).0;
+        let to_read = match after {
+            None => pieces.clone(),
+            Some(Cursor::Record(id)) => piece::beyond(&pieces, &id),
+            Some(Cursor::Outcome(_)) => Vec::new(),
+        };
+        for row in rows(&self.records, to_read) {
+            let record = decoded(row?)?;
+            let weight = ROW + record.weight();
+            if up_to.is_some() && weight > left {
+                return Ok((records, up_to));
+            }
+            left = left.saturating_sub(weight);
+            up_to = Some(Cursor::Record(record.id));
+            records.records.insert(record.id, record);
+        }
+        if up_to.is_some() && left < ROW {
+            return Ok((records, up_to));
+        }
+        let numbers = piece::numbers(&pieces).into_iter();
+        let outcomes = numbers.map(|number| self.outcomes_under(&pieces, number, after, left));
+        let outcomes = outcomes.collect::<Result<Vec<_>, redb::Error>>()?;
+        Ok(Parcel::overlaid(outcomes.into_iter().chain([(records, None)])))
     }
 }
 
@@ -183,11 +414,11 @@ impl Transaction for Open<'_> {
 
 impl replica::Store for Open<'_> {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
-        self.read(self.number(area)?, id)
+        self.read(area, id)
     }
 
     fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
-        self.read_outcome(self.number(area)?, request)
+        self.read_outcome(area, request)
     }
 
     fn purged(&self, area: &Area) -> u64 {
@@ -196,42 +427,41 @@ impl replica::Store for Open<'_> {
 
     fn since(&self, area: &Area, version: Version) -> Parcel {
         let Some(shelf) = self.areas.get(area) else { return Parcel::default() };
-        let Some(written) = shelf.since(version) else { return self.all(area).since(version) };
+        let Some(written) = shelf.since(version) else {
+            return self.page(area, &Interval::whole(Id::ZERO), None, usize::MAX).0.since(version);
+        };
         let mut parcel = Parcel { purged: shelf.purged, ..Parcel::default() };
         for (id, request) in written {
             // An outcome may have been forgotten, or overwritten by an older one, and a tombstone collected.
-            let outcome = self.read_outcome(shelf.number, request).filter(|outcome| outcome.version > version);
+            let outcome = self.read_outcome(area, request).filter(|outcome| outcome.version > version);
             parcel.outcomes.extend(outcome.map(|outcome| (request, outcome)));
-            let record = self.read(shelf.number, &id).filter(|record| record.version > version);
+            let record = self.read(area, &id).filter(|record| record.version > version);
             parcel.records.extend(record.map(|record| (id, record)));
         }
         parcel
     }
 
-    fn all(&self, area: &Area) -> Parcel {
-        let Some(shelf) = self.areas.get(area) else { return Parcel::default() };
-        Parcel {
-            records: self.records_of(shelf.number).into_iter().map(|record| (record.id, record)).collect(),
-            outcomes: self.outcomes_of(shelf.number).into_iter().collect(),
-            purged: shelf.purged,
-        }
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
+        let (mut page, next) = self.tried(self.read_page(area, range, after, room)).unwrap_or_default();
+        page.purged = self.purged(area);
+        (page, next)
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
         let (shelf, is_new) = self.areas.open(area);
-        let (number, purged) = (shelf.number, shelf.purged);
-        shelf.written(record);
+        let purged = shelf.purged;
+        shelf.written(record.version, record.id, record.request);
         if is_new {
             self.name(area);
         }
         let outcome = Outcome { id: record.id, version: record.version };
         // What is sent again because its answer was lost changes nothing, and costs no sync.
-        if minted(record.request) > purged && self.read_outcome(number, record.request) != Some(outcome) {
-            self.write_outcome(number, record.request, &outcome);
+        if minted(record.request) > purged && self.read_outcome(area, record.request) != Some(outcome) {
+            self.write_outcome(area, record.request, &outcome);
         }
-        let old = self.read(number, &record.id);
+        let old = self.read(area, &record.id);
         if old.as_ref().is_none_or(|old| old.version < record.version) {
-            self.write(number, record);
+            self.write(area, record);
             self.areas.open(area).0.replaced(old.as_ref(), record);
         }
     }
@@ -240,56 +470,89 @@ impl replica::Store for Open<'_> {
         if mark <= self.purged(area) {
             return;
         }
-        let (shelf, _) = self.areas.open(area);
-        shelf.purged = mark;
-        let number = shelf.number;
+        self.areas.open(area).0.purged = mark;
         self.name(area);
-        let last = outcome_key(number, RequestId((u128::from(mark) << 64) | u128::from(u64::MAX)));
-        let first = outcome_key(number, RequestId(0));
-        let removed = self.outcomes.retain_in::<&[u8; 24], _>(&first..=&last, |_, _| false).map_err(Into::into);
-        self.tried(removed);
+        self.purge_rows(area, mark);
     }
 
     fn collect(&mut self, area: &Area, up_to: Version) -> bool {
         let Some(shelf) = self.areas.get_mut(area) else { return false };
-        let (number, gone) = (shelf.number, shelf.stable(up_to));
+        let gone = shelf.stable(up_to);
         let collects = !gone.is_empty();
         for id in gone {
-            self.changed = true;
-            let removed = self.records.remove(&record_key(number, &id)).map(|_| ()).map_err(Into::into);
-            self.tried(removed);
+            self.remove(area, &id);
         }
         collects
     }
 
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
-        self.discard(area);
-        let (shelf, _) = self.areas.open(area);
-        shelf.filled(&parcel);
-        let number = shelf.number;
-        self.name(area);
+    fn extend(&mut self, area: &Area, parcel: Parcel) {
+        let (shelf, is_new) = self.areas.open(area);
+        let purged = shelf.purged;
+        if is_new {
+            self.name(area);
+        }
         for record in parcel.records.values() {
-            self.write(number, record);
+            let old = self.read(area, &record.id);
+            if old.as_ref().is_none_or(|old| old.version < record.version) {
+                self.write(area, record);
+                self.areas.open(area).0.replaced(old.as_ref(), record);
+                self.note(area, record.version, record.id, record.request);
+            }
         }
-        for (request, outcome) in &parcel.outcomes {
-            self.write_outcome(number, *request, outcome);
+        for (request, outcome) in parcel.outcomes.iter().filter(|(request, _)| minted(**request) > purged) {
+            let before = self.read_outcome(area, *request);
+            if before.is_none_or(|before| before < *outcome) {
+                self.write_outcome(area, *request, outcome);
+                self.note(area, outcome.version, outcome.id, *request);
+            }
         }
+        self.purge(area, parcel.purged);
+        self.forget_before(area);
     }
 
-    fn rename(&mut self, from: &Area, to: &Area) {
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
         if from == to {
             return;
         }
-        self.discard(to);
-        let Some(shelf) = self.areas.remove(from) else { return };
-        self.unname(from);
-        self.areas.insert(*to, shelf);
+        self.give_up(to, range);
+        let Some(shelf) = self.areas.get(from) else { return };
+        let later: Vec<(Id, RequestId)> = match shelf.since(up_to) {
+            Some(later) => later.collect(),
+            None => {
+                let later = self.since(from, up_to);
+                let records = later.records.values().map(|record| (record.id, record.request));
+                records.chain(later.outcomes.iter().map(|(request, outcome)| (outcome.id, *request))).collect()
+            }
+        };
+        for (id, request) in later {
+            if let Some(record) = self.read(from, &id).filter(|record| range.contains(&id) && record.version > up_to) {
+                self.remove(from, &id);
+                self.areas.open(from).0.lost(&record);
+            }
+            let outcome = self.read_outcome(from, request).filter(|outcome| range.contains(&outcome.id));
+            if let Some(outcome) = outcome.filter(|outcome| outcome.version > up_to) {
+                self.remove_outcome(from, request, &outcome);
+            }
+        }
+        let live = self.live_within(from, range);
+        let Some(shelf) = self.areas.get_mut(from) else { return };
+        let taken = shelf.take(range, live);
+        let (shelf, _) = self.areas.open(to);
+        let marks = [shelf.purged, taken.purged];
+        let has_rows = !shelf.pieces.is_empty() || marks[0] > marks[1];
+        shelf.join(taken);
+        let mark = shelf.purged;
+        if has_rows && marks[0] != marks[1] {
+            self.purge_rows(to, mark);
+        }
+        self.name(from);
         self.name(to);
+        self.forget_before(to);
     }
 
     fn discard(&mut self, area: &Area) {
         if let Some(shelf) = self.areas.remove(area) {
-            self.clear(shelf.number);
+            self.abandon(shelf.pieces.clone());
             self.unname(area);
         }
     }

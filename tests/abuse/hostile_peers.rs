@@ -415,7 +415,8 @@ fn a_flood_of_large_letters_is_bounded() {
     let origin = Ballot { round: 1, proposer: forger.me, boot: 1 };
     let mut parcel = Parcel::default();
     parcel.records.insert(Id::of("k"), forged_record(1, 4_000_000));
-    let stage = replica::Request::Stage { name, origin, view, voters: vec![forger.me], parcel };
+    let page = replica::Page { after: None, parcel, next: None };
+    let stage = replica::Request::Stage { name, origin, view, voters: vec![forger.me], upon: None, page };
     let other = Member { incarnation: forger.node.incarnation ^ 1, ..forger.node };
     let marks = Marks::default();
     let store = replica::Request::Store { name, record: forged_record(name.epoch, 4_000_000).into(), marks };

@@ -52,6 +52,43 @@ fn tasks_run_a_ring_that_is_closed() {
 }
 
 #[test]
+fn programs_hold_keys_too() {
+    let lab = Lab::empty();
+    lab.ok(&["secret", "new", "ring.secret", "--client", "client.secret"]);
+    lab.ok(&["boot", "--secret-file", "ring.secret"]);
+    let node = lab.addr("node-1");
+    let port = node.rsplit_once(':').expect("a port").1;
+    let chordal = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chordal"));
+        command.args(args).args(["--port", port]).current_dir(lab.path());
+        let ran = command.env_remove("CHORDAL_SECRET_FILE").output().expect("it runs");
+        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    assert_eq!(chordal(&["put", "--secret-file", "client.secret", "k", "v"]).0, Some(0));
+    assert_eq!(chordal(&["get", "--secret-file", "client.secret", "k"]), (Some(0), "v".to_owned()));
+    let (status, said) = chordal(&["get", "k"]);
+    assert!(status != Some(0) && said.contains("closed to strangers"), "{status:?}: {said}");
+    // The library: a node that joins, and a client.
+    let keys = chordal::auth::KeyRing::open(&lab.path().join("ring.secret")).expect("keys");
+    let security = chordal::auth::Security { keys: Some(std::sync::Arc::new(keys)), ..Default::default() };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let joined =
+            chordal::Node::builder().security(security.clone()).bootstrap([&node]).start().await.expect("it joins");
+        let client = chordal::Client::new([joined.addr()]).expect("an address").with_security(&security);
+        assert_eq!(client.get("k").await.expect("an answer").expect("a value").bytes, b"v");
+        client.put("k", "w").await.expect("it is stored");
+        assert_eq!(joined.get("k").await.expect("an answer").expect("a value").bytes, b"w");
+        let stranger = chordal::Client::new([&node]).expect("an address");
+        let refused = stranger.get("k").await.expect_err("it is a stranger").to_string();
+        assert!(refused.contains("closed to strangers"), "{refused}");
+        joined.leave().await.expect("it leaves");
+    });
+    lab.ok(&["killall"]);
+}
+
+#[test]
 fn who_has_another_secret_does_not_join() {
     let lab = Lab::empty();
     let node = closed(lab.path(), &[NODE], &[]);

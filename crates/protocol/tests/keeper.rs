@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use chordal_protocol::keeper::{Keeper, Reply, Request, Settings};
-use chordal_protocol::replica::{self, Ballot, Letter, Member, MemoryStore, Name, Parcel, View};
+use chordal_protocol::replica::{self, Ballot, Letter, Member, MemoryStore, Name, Page, Parcel, View};
 use chordal_protocol::{Contact, Interval, Time};
 
 fn contact(name: &str) -> Contact {
@@ -16,7 +16,8 @@ fn stage(asker: &Member, asked: &Keeper) -> Request {
     let members = vec![asked.me(), *asker];
     let view = View { range, epoch: 2, members, primary: asked.me(), deferred: None, forced: false };
     let origin = Ballot { round: 1, proposer: *asker, boot: 1 };
-    let body = replica::Request::Stage { name, origin, view, voters: vec![*asker], parcel: Parcel::default() };
+    let page = Page { after: None, parcel: Parcel::default(), next: None };
+    let body = replica::Request::Stage { name, origin, view, voters: vec![*asker], upon: None, page };
     let letters = vec![Letter { from: *asker, boot: 1, to: asked.me(), body }];
     Request::Letters { letters, contacts: vec![contact("asker")] }
 }

@@ -53,10 +53,11 @@ fn group(nodes: &[u8]) -> Group {
     Group(nodes.iter().map(|n| member(*n)).collect())
 }
 
-/// Beats come by chance here, and messages are lost.
+/// Beats come by chance here, messages are lost, and a row or two fill a page.
 fn patient() -> Settings {
     let mut settings = Settings::default();
     settings.suspicion = 2_000;
+    settings.page_bytes = 150;
     settings
 }
 

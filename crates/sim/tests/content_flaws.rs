@@ -38,11 +38,12 @@ const KINDS: [Kind; 7] = [
     Kind::OneCopy,
 ];
 
-const BUGS: [Bug; 19] = [
+const BUGS: [Bug; 20] = [
     Bug::MergeAgain,
     Bug::AcceptBeforeStage,
     Bug::AcceptWithoutSealing,
     Bug::KeepOwnRecords,
+    Bug::LayUponAnything,
     Bug::SpeakBeforeInstall,
     Bug::RestartedPrimaryServes,
     Bug::OldConfirmation,
@@ -63,7 +64,7 @@ const BUGS: [Bug; 19] = [
 fn found_by(bug: Bug) -> FoundBy {
     match bug {
         Bug::RestartedPrimaryServes => FoundBy::Simulator(Kind::ManyCrashes, 10),
-        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Pauses, 80),
+        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Cuts, 20),
         Bug::OutcomesStayBehind => FoundBy::Simulator(Kind::Cuts, 10),
         Bug::PurgeWithoutMark => FoundBy::Simulator(Kind::ShortMemory, 10),
         Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 100),
@@ -72,6 +73,7 @@ fn found_by(bug: Bug) -> FoundBy {
         | Bug::AcceptBeforeStage
         | Bug::AcceptWithoutSealing
         | Bug::KeepOwnRecords
+        | Bug::LayUponAnything
         | Bug::SpeakBeforeInstall
         | Bug::OldConfirmation
         | Bug::UnconfirmedRead

@@ -42,8 +42,8 @@ enum Act {
     Put(u8, Record),
     Purge(u8, u64),
     Collect(u8, u64),
-    Replace(u8, Vec<Record>),
-    Rename(u8, u8),
+    Extend(u8, Vec<Record>),
+    Derive(u8, u8, Interval, u64),
     Discard(u8),
     EndStep(Option<u8>),
     BeginSync,
@@ -66,8 +66,10 @@ fn any_act() -> impl Strategy<Value = Act> {
         12 => (0..AREAS, any_record()).prop_map(|(area, record)| Act::Put(area, record)),
         2 => (0..AREAS, 0..5u64).prop_map(|(area, mark)| Act::Purge(area, mark)),
         2 => (0..AREAS, 0..9u64).prop_map(|(area, up_to)| Act::Collect(area, up_to)),
-        2 => (0..AREAS, prop::collection::vec(any_record(), 0..4)).prop_map(|(area, all)| Act::Replace(area, all)),
-        3 => (0..AREAS, 0..AREAS).prop_map(|(from, to)| Act::Rename(from, to)),
+        2 => (0..AREAS, prop::collection::vec(any_record(), 0..4)).prop_map(|(area, more)| Act::Extend(area, more)),
+        3 => (0..AREAS, 0..AREAS, 0..4u8, 0..4u8, 0..9u64).prop_map(|(from, to, lo, hi, up_to)| {
+            Act::Derive(from, to, Interval::half_open(Id::of([lo]), Id::of([hi])), up_to)
+        }),
         2 => (0..AREAS).prop_map(Act::Discard),
         14 => prop::option::of(any::<u8>()).prop_map(Act::EndStep),
         6 => Just(Act::BeginSync),
@@ -143,12 +145,15 @@ impl Both {
             Act::Collect(at, up_to) => {
                 self.writes(|store| store.collects(&area(*at), Version { epoch: 1, sequence: *up_to }));
             }
-            Act::Replace(at, records) => {
+            Act::Extend(at, records) => {
                 let mut parcel = Parcel::default();
                 records.iter().for_each(|record| parcel.put(record));
-                self.writes(|store| store.replaces(&area(*at), parcel.clone()));
+                self.writes(|store| store.extends(&area(*at), parcel.clone()));
             }
-            Act::Rename(from, to) => self.writes(|store| store.renames(&area(*from), &area(*to))),
+            Act::Derive(from, to, range, up_to) => {
+                let up_to = Version { epoch: 1, sequence: *up_to };
+                self.writes(|store| store.derives(&area(*from), &area(*to), range, up_to));
+            }
             Act::Discard(at) => self.writes(|store| store.discards(&area(*at))),
             Act::EndStep(state) => self.end_step(*state)?,
             Act::BeginSync => self.begin_sync()?,
@@ -276,7 +281,7 @@ impl Both {
         let (store, state) = copy;
         prop_assert_eq!(self.disk.durable(), state.as_ref());
         for at in (0..AREAS).map(area) {
-            prop_assert_eq!(self.disk.all(&at), store.all(&at));
+            prop_assert_eq!(all(&self.disk, &at), all(store, &at));
             prop_assert_eq!(self.disk.purged(&at), store.purged(&at));
             let version = Version { epoch: 1, sequence: 4 };
             prop_assert_eq!(self.disk.since(&at, version), store.since(&at, version));
@@ -294,7 +299,12 @@ impl Both {
 }
 
 fn is_alike(one: &MemoryStore, other: &MemoryStore) -> bool {
-    (0..AREAS).map(area).all(|at| one.all(&at) == other.all(&at))
+    (0..AREAS).map(area).all(|at| all(one, &at) == all(other, &at))
+}
+
+/// All that an area holds.
+fn all(store: &impl Store, area: &Area) -> Parcel {
+    store.page(area, &Interval::whole(Id::ZERO), None, usize::MAX).0
 }
 
 /// What is to be seen of a disk.
@@ -303,7 +313,7 @@ struct Newest(MemoryStore);
 impl Newest {
     fn of(disk: &Disk) -> Newest {
         let mut store = MemoryStore::default();
-        (0..AREAS).map(area).for_each(|at| store.replace(&at, disk.all(&at)));
+        (0..AREAS).map(area).for_each(|at| store.extend(&at, all(disk, &at)));
         Newest(store)
     }
 
@@ -317,8 +327,8 @@ trait Writes {
     fn puts(&mut self, area: &Area, record: &Record);
     fn purges(&mut self, area: &Area, mark: u64);
     fn collects(&mut self, area: &Area, up_to: Version);
-    fn replaces(&mut self, area: &Area, parcel: Parcel);
-    fn renames(&mut self, from: &Area, to: &Area);
+    fn extends(&mut self, area: &Area, parcel: Parcel);
+    fn derives(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version);
     fn discards(&mut self, area: &Area);
 }
 
@@ -335,12 +345,12 @@ impl<S: Store> Writes for S {
         self.collect(area, up_to);
     }
 
-    fn replaces(&mut self, area: &Area, parcel: Parcel) {
-        self.replace(area, parcel);
+    fn extends(&mut self, area: &Area, parcel: Parcel) {
+        self.extend(area, parcel);
     }
 
-    fn renames(&mut self, from: &Area, to: &Area) {
-        self.rename(from, to);
+    fn derives(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
+        self.derive(from, to, range, up_to);
     }
 
     fn discards(&mut self, area: &Area) {

@@ -96,8 +96,15 @@ mod tests {
 
     fn durable(change: impl FnOnce(&mut Held)) -> Durable {
         let view = view();
-        let mut held =
-            Held { view: view.clone(), base: None, installed: true, promised: None, accepted: None, stable: 0 };
+        let mut held = Held {
+            view: view.clone(),
+            base: None,
+            installed: true,
+            promised: None,
+            accepted: None,
+            stable: 0,
+            fetched: None,
+        };
         change(&mut held);
         let durable = Replica::new(member("me"), Settings::default()).durable().clone();
         Durable { held: BTreeMap::from([(view.name(), held)]), ..durable }

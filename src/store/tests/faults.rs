@@ -3,11 +3,10 @@
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chordal_protocol::replica::Store as _;
-use chordal_protocol::{Content, Id, Record};
+use chordal_protocol::{Content, Id, Interval, Record, Version};
 
 use super::test_disk::TestDisk;
-use super::{area, look, record};
+use super::{all, area, look, record};
 use crate::store::{DiskStore, Store, StoreError};
 
 /// Batch `n`: three values of 2 KiB.
@@ -20,7 +19,9 @@ fn commit(store: &DiskStore, n: u64) -> Result<bool, StoreError> {
     store.transact(&mut |transaction| {
         batch(n).iter().for_each(|record| transaction.put(&area(1), record));
         transaction.put(&area(3), &record(Id::of("staged"), n, n.to_string()));
-        transaction.rename(&area(3), &area(2));
+        transaction.discard(&area(2));
+        let whole = Interval::whole(Id::ZERO);
+        transaction.derive(&area(3), &area(2), &whole, Version { epoch: u64::MAX, sequence: 0 });
         transaction.put_state("batch", &n.to_le_bytes());
     })
 }
@@ -47,7 +48,7 @@ fn holds_just(store: &DiskStore, n: u64) {
     assert_eq!(store.state("batch").unwrap(), last.map(|last| last.to_le_bytes().to_vec()));
     assert_eq!(store.count(&area(2)).unwrap(), u64::from(n > 0));
     assert_eq!(store.count(&area(3)).unwrap(), 0);
-    let (all, staged) = look(store, |transaction| (transaction.all(&area(1)), transaction.all(&area(2))));
+    let (all, staged) = look(store, |transaction| (all(transaction, &area(1)), all(transaction, &area(2))));
     assert_eq!((all.records.len() as u64, all.outcomes.len() as u64), (3 * n, 3 * n));
     assert_eq!(staged.records.values().map(|record| record.version.sequence).max(), last);
 }

@@ -48,23 +48,28 @@ fn a_directory_is_one_nodes_alone() {
 fn a_newer_file_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     drop(DiskStore::open(directory.path()).unwrap());
-    set_format(directory.path(), 3);
+    set_format(directory.path(), 4);
     for _ in 0..2 {
         let reason = refusal(directory.path());
         assert!(reason.contains("newer version") && reason.contains("store.redb"), "{reason}");
     }
-    set_format(directory.path(), 2);
+    set_format(directory.path(), 3);
     DiskStore::open(directory.path()).unwrap();
 }
 
 #[test]
-fn a_file_of_the_first_format_is_refused_and_told_what_it_was() {
+fn files_of_earlier_formats_are_refused_and_told_what_they_were() {
     let directory = tempfile::tempdir().unwrap();
     drop(DiskStore::open(directory.path()).unwrap());
-    set_format(directory.path(), 1);
-    for _ in 0..2 {
-        let reason = refusal(directory.path());
-        assert!(reason.contains("format 1") && reason.contains("new data directory"), "{reason}");
+    for format in [1, 2] {
+        set_format(directory.path(), format);
+        for _ in 0..2 {
+            let reason = refusal(directory.path());
+            assert!(
+                reason.contains(&format!("(format {format}; ")) && reason.contains("new data directory"),
+                "{reason}"
+            );
+        }
     }
 }
 

@@ -1,11 +1,9 @@
-//! How a member changes its view: prepare, stage, accept. Wedge, copy, decide; to install is for those who follow.
+//! How a member changes its view: prepare, stage (`stage`), accept. Wedge, copy, decide; to install is for those who follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Area, Ballot, Bug, Change, Label, Member, Name, Parcel, Replica, Reply, Request, Staged, Step, Store, Turn,
-};
-use super::{Value, View};
+use super::stage::Sending;
+use super::{Ballot, Bug, Change, Member, Name, Parcel, Replica, Request, Step, Store, Turn, Value, View};
 use crate::Time;
 
 /// Why nothing was proposed.
@@ -31,11 +29,14 @@ pub(super) struct Proposal {
     pub(super) ballot: Ballot,
     /// When it was begun.
     pub(super) begun: Time,
+    /// When it last got any further.
+    pub(super) moved: Time,
     /// When the others were asked last.
     pub(super) asked: Time,
     /// The highest round that others have promised instead.
     overtaken: u64,
-    since: u64,
+    /// This member's stable mark: of what is later the promises tell.
+    pub(super) since: u64,
     shown: Option<Value>,
     /// What was wanted, if nothing has to be adopted.
     pub(super) wanted: Value,
@@ -50,8 +51,8 @@ pub(super) struct Proposal {
 pub(super) enum Phase {
     /// Who has promised, the vote with the highest ballot among them, and what they had.
     Preparing { promises: BTreeSet<Member>, vote: Option<(Ballot, Value)>, tail: Parcel },
-    /// Who has staged which of the views.
-    Staging { value: Value, tail: Parcel, done: BTreeMap<Name, BTreeSet<Member>> },
+    /// What the promises had on top of what all have, and how far each member of the views that may follow is.
+    Staging { value: Value, tail: Parcel, sent: BTreeMap<(Name, Member), Sending> },
     /// Who has voted.
     Voting { value: Value, votes: BTreeSet<Member> },
 }
@@ -103,10 +104,10 @@ impl<S: Store> Turn<'_, S> {
         let since = held.stable;
         let wanted = Value { by: name, successors, origin: ballot, absorbs, voters: view.members.clone() };
         let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
-        let (begun, asked) = (self.now, self.now);
+        let (begun, moved, asked) = (self.now, self.now, self.now);
         let declined = BTreeSet::new();
         let proposal =
-            Proposal { ballot, begun, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
+            Proposal { ballot, begun, moved, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
         self.replica.proposals.insert(name, proposal);
         self.ask_again(&name);
         Ok(())
@@ -139,10 +140,7 @@ impl<S: Store> Turn<'_, S> {
                     self.ask(member, Request::Prepare { name: *name, ballot, since, shown: shown.clone() });
                 }
             }
-            Phase::Staging { value, tail, done } => {
-                let (value, tail, done) = (value.clone(), tail.clone(), done.clone());
-                self.ask_to_stage(*name, &value, &tail, &done);
-            }
+            Phase::Staging { .. } => self.ask_to_stage(*name),
             Phase::Voting { value, votes } => {
                 let silent: Vec<Member> =
                     wanted.voters.iter().filter(|member| !votes.contains(member)).copied().collect();
@@ -154,27 +152,6 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    /// The content is this member's own, which no longer changes, under what the other promises had on top: whatever an
-    /// installed member has, all have, but for the writes that are newer than its stable mark (rule 14).
-    fn ask_to_stage(&mut self, name: Name, value: &Value, tail: &Parcel, done: &BTreeMap<Name, BTreeSet<Member>>) {
-        let mut merged = self.store.all(&name.area());
-        merged.merge(tail);
-        if let Some(absorbed) = value.absorbs {
-            merged.merge(&self.store.all(&absorbed.area()));
-        }
-        if self.has_bug(Bug::OutcomesStayBehind) {
-            merged.outcomes.clear();
-        }
-        for view in &value.successors {
-            let parcel = merged.within(&view.range);
-            let has = done.get(&view.name());
-            for member in view.members.iter().filter(|member| !has.is_some_and(|has| has.contains(member))) {
-                let (view, voters, parcel) = (view.clone(), value.voters.clone(), parcel.clone());
-                self.ask(*member, Request::Stage { name, origin: value.origin, view, voters, parcel });
-            }
-        }
-    }
-
     pub(super) fn promised(
         &mut self,
         from: Member,
@@ -182,8 +159,9 @@ impl<S: Store> Turn<'_, S> {
         ballot: Ballot,
         accepted: Option<(Ballot, Value)>,
         base: Option<(Name, Ballot)>,
-        more: &Parcel,
+        more: Parcel,
     ) {
+        let now = self.now;
         let own_base = self.held(&name).and_then(|held| held.base);
         if base != own_base && self.replica.settings.planted.is_none() {
             return;
@@ -192,7 +170,9 @@ impl<S: Store> Turn<'_, S> {
             return;
         };
         let Phase::Preparing { promises, vote, tail } = &mut proposal.phase else { return };
-        promises.insert(from);
+        if promises.insert(from) {
+            proposal.moved = now;
+        }
         tail.merge(more);
         if accepted.as_ref().map(|(ballot, _)| ballot) > vote.as_ref().map(|(ballot, _)| ballot) {
             *vote = accepted;
@@ -220,11 +200,11 @@ impl<S: Store> Turn<'_, S> {
         let merges_again = self.has_bug(Bug::MergeAgain);
         let votes_at_once = self.has_bug(Bug::AcceptBeforeStage);
         let Some(proposal) = self.replica.proposals.get_mut(name) else { return };
-        let Phase::Preparing { vote, tail, .. } = &proposal.phase else { return };
-        let tail = tail.clone();
+        let Phase::Preparing { vote, tail, .. } = &mut proposal.phase else { return };
+        let tail = std::mem::take(tail);
         let adopted = vote.as_ref().map(|(_, value)| value.clone());
         let voting = |value| Phase::Voting { value, votes: BTreeSet::new() };
-        let staging = |value| Phase::Staging { value, tail: tail.clone(), done: BTreeMap::new() };
+        let staging = |value| Phase::Staging { value, tail, sent: BTreeMap::new() };
         proposal.phase = match adopted {
             Some(value) if merges_again => staging(Value { origin: proposal.ballot, ..value }),
             Some(value) => voting(value),
@@ -239,70 +219,16 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    /// Rule 5, at a member of a view that may follow.
-    pub(super) fn stage(
-        &mut self,
-        name: Name,
-        origin: Ballot,
-        view: View,
-        voters: Vec<Member>,
-        parcel: Parcel,
-    ) -> Reply {
-        if let Some(value) = self.replica.durable.decided.get(&name) {
-            return Reply::Decided { value: value.clone() };
-        }
-        if let Some(later) = self.later_than(&name) {
-            return Reply::Elsewhere { name, later: Some(later) };
-        }
-        // Who agrees to wait for a decision must be sure to hear of it: as a voter it will, and it does not forget it then.
-        let durable = &self.replica.durable;
-        let will_know = |of: &Name| durable.held.contains_key(of) || durable.decided.contains_key(of);
-        let is_unwanted = self.replica.takes_no_more && !voters.contains(&self.me());
-        if is_unwanted || view.deferred.is_some_and(|waits_for| !will_know(&waits_for)) {
-            return Reply::Elsewhere { name, later: None };
-        }
-        let reply = Reply::Staged { name, origin, view: view.name() };
-        let label = Label { name, origin, range: view.range };
-        if !self.replica.durable.staged.contains_key(&label) {
-            self.store.replace(&Area::Staged(label), parcel);
-            self.durable().staged.insert(label, Staged { view, voters });
-        }
-        reply
-    }
-
-    pub(super) fn staged(&mut self, from: Member, name: Name, origin: Ballot, view: Name) {
-        let Some(proposal) = self.replica.proposals.get_mut(&name) else { return };
-        let survivors = &proposal.survivors;
-        let Phase::Staging { value, done, .. } = &mut proposal.phase else { return };
-        if value.origin != origin || !value.successors.iter().any(|successor| successor.name() == view) {
-            return;
-        }
-        done.entry(view).or_default().insert(from);
-        let is_staged = |view: &View| {
-            done.get(&view.name()).is_some_and(|has| match survivors {
-                Some(survivors) => has.is_superset(survivors),
-                None => has.contains(&view.primary) && has.len() >= view.majority(),
-            })
-        };
-        if !value.successors.iter().all(is_staged) {
-            return;
-        }
-        let value = value.clone();
-        if proposal.survivors.is_some() {
-            self.decide(value);
-            return;
-        }
-        proposal.phase = Phase::Voting { value, votes: BTreeSet::new() };
-        self.ask_again(&name);
-    }
-
     pub(super) fn accepted(&mut self, from: Member, name: Name, ballot: Ballot) {
+        let now = self.now;
         let Some(majority) = self.held(&name).map(|held| held.view.majority()) else { return };
         let Some(proposal) = self.replica.proposals.get_mut(&name).filter(|proposal| proposal.ballot == ballot) else {
             return;
         };
         let Phase::Voting { value, votes } = &mut proposal.phase else { return };
-        votes.insert(from);
+        if votes.insert(from) {
+            proposal.moved = now;
+        }
         if votes.len() >= majority {
             let value = value.clone();
             self.decide(value);

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Name};
+use super::{Ballot, Cursor, Name};
 use crate::{Id, Interval, Record, RequestId, Version};
+
+/// What a row weighs, in bytes, beside its content.
+pub(super) const ROW: usize = 96;
 
 /// When a request id was minted: its upper half. Ids grow roughly with time, and nothing but the forgetting of old outcomes
 /// depends on it (rule 13).
@@ -43,31 +46,52 @@ impl Parcel {
         if minted(record.request) > self.purged {
             self.outcomes.insert(record.request, outcome);
         }
-        self.put_record(record);
+        self.put_record(record.clone());
     }
 
-    fn put_record(&mut self, record: &Record) {
+    fn put_record(&mut self, record: Record) {
         if self.records.get(&record.id).is_none_or(|kept| kept.version < record.version) {
-            self.records.insert(record.id, record.clone());
+            self.records.insert(record.id, record);
         }
     }
 
     /// About how many bytes it has.
     pub fn weight(&self) -> usize {
-        const ROW: usize = 96;
         self.records.values().map(|record| ROW + record.weight()).sum::<usize>() + ROW * self.outcomes.len()
     }
 
     /// Merges another state of the same range into this one: the newest of each register, all outcomes, the later mark.
-    pub fn merge(&mut self, other: &Parcel) {
-        for record in other.records.values() {
+    pub fn merge(&mut self, other: Parcel) {
+        for record in other.records.into_values() {
             self.put_record(record);
         }
-        for (request, outcome) in other.outcomes.iter().filter(|(request, _)| minted(**request) > self.purged) {
-            let kept = self.outcomes.entry(*request).or_insert(*outcome);
-            *kept = (*kept).max(*outcome);
+        for (request, outcome) in other.outcomes.into_iter().filter(|(request, _)| minted(*request) > self.purged) {
+            let kept = self.outcomes.entry(request).or_insert(outcome);
+            *kept = (*kept).max(outcome);
         }
         self.purge(other.purged);
+    }
+
+    /// Takes out what belongs to this range. The mark stays, and goes with it.
+    pub fn take(&mut self, range: &Interval) -> Parcel {
+        let records = self.records.extract_if(.., |id, _| range.contains(id)).collect();
+        let outcomes = self.outcomes.extract_if(.., |_, outcome| range.contains(&outcome.id)).collect();
+        Parcel { records, outcomes, purged: self.purged }
+    }
+
+    /// Of the writes of this epoch, tells what became of their requests if and only if their records are here.
+    pub(super) fn tie_outcomes(&mut self, epoch: u64) {
+        self.outcomes.retain(|_, outcome| outcome.version.epoch < epoch);
+        let written = self.records.values().filter(|record| record.version.epoch == epoch);
+        let written = written.filter(|record| minted(record.request) > self.purged);
+        self.outcomes
+            .extend(written.map(|record| (record.request, Outcome { id: record.id, version: record.version })));
+    }
+
+    /// Drops what is later than this version.
+    pub fn cut(&mut self, up_to: Version) {
+        self.records.retain(|_, record| record.version <= up_to);
+        self.outcomes.retain(|_, outcome| outcome.version <= up_to);
     }
 
     /// Forgets what became of requests up to this mark, which never goes back.
@@ -139,18 +163,21 @@ pub trait Store {
     fn purged(&self, area: &Area) -> u64;
     /// What was written after this version, as [`Parcel::since`] says.
     fn since(&self, area: &Area, version: Version) -> Parcel;
-    /// All of it.
-    fn all(&self, area: &Area) -> Parcel;
+    /// What it holds of this range after this place, as [`Parcel::page`] says. The pages of two stores need not be alike; all
+    /// pages together are.
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>);
     /// Takes in a write, as [`Parcel::put`] says.
     fn put(&mut self, area: &Area, record: &Record);
     /// As [`Parcel::purge`] says.
     fn purge(&mut self, area: &Area, mark: u64);
     /// As [`Parcel::collect`] says.
     fn collect(&mut self, area: &Area, up_to: Version) -> bool;
-    /// Makes this all that the area holds.
-    fn replace(&mut self, area: &Area, parcel: Parcel);
-    /// Makes what one area holds all that the other holds; the first is empty then.
-    fn rename(&mut self, from: &Area, to: &Area);
+    /// Adds this to what the area holds, as [`Parcel::merge`] says.
+    fn extend(&mut self, area: &Area, parcel: Parcel);
+    /// Makes what one area holds of this range, up to this version, what the other holds there; the first has nothing of the range
+    /// any more, and what was later is gone. The later of the two marks counts for the second. It costs no more than what was
+    /// later, whatever the range holds.
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version);
     /// Empties an area.
     fn discard(&mut self, area: &Area);
 }
@@ -172,8 +199,8 @@ impl<S: Store + ?Sized> Store for &mut S {
         (**self).since(area, version)
     }
 
-    fn all(&self, area: &Area) -> Parcel {
-        (**self).all(area)
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
+        (**self).page(area, range, after, room)
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
@@ -188,12 +215,12 @@ impl<S: Store + ?Sized> Store for &mut S {
         (**self).collect(area, up_to)
     }
 
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
-        (**self).replace(area, parcel);
+    fn extend(&mut self, area: &Area, parcel: Parcel) {
+        (**self).extend(area, parcel);
     }
 
-    fn rename(&mut self, from: &Area, to: &Area) {
-        (**self).rename(from, to);
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
+        (**self).derive(from, to, range, up_to);
     }
 
     fn discard(&mut self, area: &Area) {
@@ -231,8 +258,8 @@ impl Store for MemoryStore {
         self.areas.get(area).map(|parcel| parcel.since(version)).unwrap_or_default()
     }
 
-    fn all(&self, area: &Area) -> Parcel {
-        self.areas.get(area).cloned().unwrap_or_default()
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
+        self.areas.get(area).map(|parcel| parcel.page(range, after, room)).unwrap_or_default()
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
@@ -249,13 +276,19 @@ impl Store for MemoryStore {
         self.areas.get_mut(area).is_some_and(|parcel| parcel.collect(up_to))
     }
 
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
-        self.areas.insert(*area, parcel);
+    fn extend(&mut self, area: &Area, parcel: Parcel) {
+        self.areas.entry(*area).or_default().merge(parcel);
     }
 
-    fn rename(&mut self, from: &Area, to: &Area) {
-        let parcel = self.areas.remove(from).unwrap_or_default();
-        self.areas.insert(*to, parcel);
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
+        if from == to {
+            return;
+        }
+        let mut moved = self.areas.get_mut(from).map(|parcel| parcel.take(range)).unwrap_or_default();
+        moved.cut(up_to);
+        let there = self.areas.entry(*to).or_default();
+        there.take(range);
+        there.merge(moved);
     }
 
     fn discard(&mut self, area: &Area) {
@@ -288,7 +321,7 @@ mod tests {
         assert_eq!((tail.records.len(), tail.outcomes.len()), (2, 2));
         let mut merged = Parcel::default();
         merged.put(&writes[0]);
-        merged.merge(&tail);
+        merged.merge(tail);
         assert_eq!(merged, forth);
     }
 
@@ -300,9 +333,9 @@ mod tests {
         }
         purged.purge(5);
         assert!(purged.outcomes.is_empty());
-        other.merge(&purged);
+        other.merge(purged.clone());
         assert_eq!(other, purged);
-        purged.merge(&{
+        purged.merge({
             let mut late = Parcel::default();
             late.put(&record("a", 1, 5, true));
             late

@@ -1,8 +1,10 @@
 //! From a decision to a view that serves, and how a decision reaches everybody.
 
 use super::recover::FORCED_EPOCH_STEP;
-use super::{Area, Bug, Event, Held, Label, Lead, Member, Name, Parcel, Reply, Request, Store, Turn, Value, View};
-use crate::Version;
+use super::{
+    Area, Bug, Cursor, Event, Held, Label, Lead, Member, Name, Page, Reply, Request, Store, Turn, Upon, Value, View,
+};
+use crate::{Record, Version};
 
 impl<S: Store> Turn<'_, S> {
     /// This node learns what follows a view. It installs what it is a member of, and gives up the old one, with the content:
@@ -34,7 +36,7 @@ impl<S: Store> Turn<'_, S> {
         }
         for view in new {
             let (successor, base) = (view.name(), Some((name, value.origin)));
-            let held = Held { view, base, installed: false, promised: None, accepted: None, stable: 0 };
+            let held = Held { view, base, installed: false, promised: None, accepted: None, stable: 0, fetched: None };
             self.durable().held.insert(successor, held);
             self.install_staged(successor);
         }
@@ -46,54 +48,123 @@ impl<S: Store> Turn<'_, S> {
 
     /// Rule 7: installs what was staged under the decided label, or fetches it.
     pub(super) fn install_staged(&mut self, name: Name) {
-        let Some(held) = self.held(&name) else { return };
-        let Some((parent, origin)) = held.base else { return };
+        let Some((parent, origin)) = self.held(&name).and_then(|held| held.base) else { return };
         let label = Label { name: parent, origin, range: name.range };
-        if self.replica.durable.staged.contains_key(&label) {
-            self.store.rename(&Area::Staged(label), &name.area());
-            self.durable().staged.remove(&label);
-            self.installed(name, parent);
+        let Some(staged) = self.replica.durable.staged.get(&label).cloned() else {
+            self.fetch_from_others(name);
+            return;
+        };
+        self.durable().staged.remove(&label);
+        let own = self.own_records(&parent, &name);
+        let all = Version { epoch: u64::MAX, sequence: u64::MAX };
+        match staged.upon {
+            // It is what this node has, and upon that what is staged.
+            Some(upon) if staged.is_complete => {
+                let range = if upon.absorbed.is_some() { parent.range } else { name.range };
+                self.store.derive(&parent.area(), &name.area(), &range, parent.version(upon.since));
+                if let Some(absorbed) = upon.absorbed {
+                    self.store.derive(&absorbed.area(), &name.area(), &absorbed.range, absorbed.version(0));
+                }
+                self.lay_upon(&label, &name);
+            }
+            None => self.store.derive(&Area::Staged(label), &name.area(), &name.range, all),
+            Some(_) => {}
+        }
+        self.store.discard(&Area::Staged(label));
+        if !staged.is_complete {
+            // As far as it has come, if it is all of it that has come.
+            let fetched = staged.after.filter(|_| staged.upon.is_none());
+            if let Some(held) = self.durable().held.get_mut(&name) {
+                held.fetched = fetched;
+            }
+            self.fetch_from_others(name);
             return;
         }
-        let others: Vec<Member> = held.view.others(&self.me()).collect();
+        for record in own {
+            self.store.put(&name.area(), &record);
+        }
+        self.installed(name);
+    }
+
+    /// Moves what is later than what this node had to that.
+    fn lay_upon(&mut self, label: &Label, name: &Name) {
+        let (area, room) = (Area::Staged(*label), self.replica.settings.page_bytes);
+        let mut after = None;
+        loop {
+            let (parcel, next) = self.store.page(&area, &label.range, after, room);
+            self.store.extend(&name.area(), parcel);
+            if next.is_none() {
+                return;
+            }
+            after = next;
+        }
+    }
+
+    fn own_records(&self, parent: &Name, name: &Name) -> Vec<Record> {
+        if !self.has_bug(Bug::KeepOwnRecords) {
+            return Vec::new();
+        }
+        self.store.page(&parent.area(), &name.range, None, usize::MAX).0.records.into_values().collect()
+    }
+
+    fn fetch_from_others(&mut self, name: Name) {
+        let me = self.me();
+        let Some(held) = self.held(&name) else { return };
+        let (others, after): (Vec<Member>, _) = (held.view.others(&me).collect(), held.fetched);
+        let value = held.base.and_then(|(parent, _)| self.replica.durable.decided.get(&parent)).cloned();
+        self.replica.fetches.insert(name, self.now);
         for member in others {
-            self.ask(member, Request::Fetch { parent, origin, name });
+            self.ask(member, Request::Fetch { name, after, value: value.clone() });
         }
     }
 
-    /// Rule 7, for a member that missed the staging: what was staged elsewhere, or the state of a member that has installed.
-    pub(super) fn fetch(&mut self, parent: Name, origin: super::Ballot, name: Name) -> Reply {
-        let label = Label { name: parent, origin, range: name.range };
-        if self.replica.durable.staged.contains_key(&label) {
-            return Reply::Content { name, parcel: self.store.all(&Area::Staged(label)) };
+    /// Rule 7, for a member that missed the staging: a part of the state of a member that has installed.
+    ///
+    /// That one may serve the view meanwhile, so that the parts are not of one moment. But no write of the view is stable before
+    /// the asker has installed, so each is sent to the asker again after that, and no tombstone is collected. What matters is
+    /// that a write and its outcome never come apart: those of this view go together with the record.
+    pub(super) fn fetch(&mut self, name: Name, after: Option<Cursor>, value: Option<Value>) -> Reply {
+        if let Some(value) = value {
+            self.decided(value);
         }
-        match self.silence(name) {
-            Some(reply) => reply,
-            None => Reply::Content { name, parcel: self.store.all(&name.area()) },
+        if let Some(reply) = self.silence(name) {
+            return reply;
         }
+        let room = self.replica.settings.page_bytes;
+        let (mut parcel, next) = self.store.page(&name.area(), &name.range, after, room);
+        parcel.tie_outcomes(name.epoch);
+        Reply::Content { name, page: Page { after, parcel, next } }
     }
 
-    pub(super) fn fetched(&mut self, name: Name, parcel: Parcel) {
-        let Some(held) = self.held(&name).filter(|held| !held.installed) else { return };
-        let Some((parent, _)) = held.base else { return };
-        self.store.replace(&name.area(), parcel);
-        self.installed(name, parent);
+    pub(super) fn fetched(&mut self, from: Member, name: Name, page: Page) {
+        let Some(held) = self.held(&name) else { return };
+        if held.installed || held.fetched != page.after {
+            return;
+        }
+        self.store.extend(&name.area(), page.parcel);
+        let after = page.next;
+        if after.is_none() {
+            self.installed(name);
+            return;
+        }
+        if let Some(held) = self.durable().held.get_mut(&name) {
+            held.fetched = after;
+        }
+        self.replica.fetches.insert(name, self.now);
+        self.ask(from, Request::Fetch { name, after, value: None });
     }
 
     /// The content is here. A primary begins to serve; it counts its writes from one, for nobody else counts in this epoch.
-    fn installed(&mut self, name: Name, parent: Name) {
-        if self.has_bug(Bug::KeepOwnRecords) {
-            for record in self.store.all(&parent.area()).within(&name.range).records.values() {
-                self.store.put(&name.area(), record);
-            }
-        }
+    fn installed(&mut self, name: Name) {
         let me = self.me();
         let Some(held) = self.durable().held.get_mut(&name) else { return };
         held.installed = true;
+        held.fetched = None;
         let view = held.view.clone();
         if view.primary == me && view.deferred.is_none() && held.promised.is_none() {
             self.replica.leads.insert(name, Lead::default());
         }
+        self.replica.fetches.remove(&name);
         self.replica.heard.insert(name, self.now);
         self.step.events.push(Event::Installed(view));
     }
@@ -109,7 +180,7 @@ impl<S: Store> Turn<'_, S> {
         self.replica.proposals.remove(&name);
         self.replica.heard.remove(&name);
         self.replica.waits.remove(&name);
-        self.replica.slack.remove(&name);
+        self.replica.fetches.remove(&name);
         if self.replica.durable.held.contains_key(&name) {
             self.durable().held.remove(&name);
             let survives = successors.iter().any(|view| view.has(&self.replica.durable.me));
@@ -120,7 +191,8 @@ impl<S: Store> Turn<'_, S> {
             }
             self.step.events.push(Event::Followed(name, successors.to_vec()));
         }
-        self.discard_staged(|label| label.name == name);
+        // What is laid upon the content of this view is gone with it.
+        self.discard_staged(|label, upon| label.name == name || upon.is_some_and(|upon| upon.absorbed == Some(name)));
     }
 
     /// A forced view stands against whatever an older view, or what followed that, may believe (recover.rs). The content of
@@ -137,8 +209,10 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    pub(super) fn discard_staged(&mut self, is_over: impl Fn(&Label) -> bool) {
-        let over: Vec<Label> = self.replica.durable.staged.keys().filter(|label| is_over(label)).copied().collect();
+    fn discard_staged(&mut self, is_over: impl Fn(&Label, Option<Upon>) -> bool) {
+        let staged = self.replica.durable.staged.iter();
+        let over: Vec<Label> =
+            staged.filter(|(label, staged)| is_over(label, staged.upon)).map(|(label, _)| *label).collect();
         for label in over {
             self.durable().staged.remove(&label);
             self.store.discard(&Area::Staged(label));

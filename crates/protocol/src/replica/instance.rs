@@ -4,9 +4,6 @@
 use super::{Ballot, Bug, Name, Reply, Store, Turn, Value};
 use crate::{Time, Version};
 
-/// How many bytes are staged in a millisecond, at a slow member.
-const STAGED_IN_A_MS: usize = 4_096;
-
 impl<S: Store> Turn<'_, S> {
     /// Rule 3. The answer has all that this member was given in the view since `since`: what is stored after it is refused,
     /// for the view is sealed.
@@ -51,17 +48,10 @@ impl<S: Store> Turn<'_, S> {
         Reply::Accepted { name, ballot }
     }
 
-    fn seal(&mut self, name: Name, ballot: Ballot) {
+    pub(super) fn seal(&mut self, name: Name, ballot: Ballot) {
         let now = self.now;
-        let is_first = self.held(&name).is_some_and(|held| held.promised.is_none());
         if let Some(held) = self.durable().held.get_mut(&name) {
             held.promised = Some(ballot);
-        }
-        if is_first {
-            let slack = (self.store.all(&name.area()).weight() / STAGED_IN_A_MS) as u64;
-            if slack > 0 {
-                self.replica.slack.insert(name, slack);
-            }
         }
         self.replica.waits.insert(name, now);
         self.stop_leading(&name);

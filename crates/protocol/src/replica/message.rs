@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Member, Name, Parcel, Value, View};
+use super::{Ballot, Cursor, Member, Name, Page, Parcel, Value, View};
 use crate::{Content, Id, Record, Version, Write, Written};
 
 /// What goes from one replica to another.
@@ -30,7 +30,20 @@ pub struct Marks {
     pub purged: u64,
 }
 
+/// The content that is to be staged is what the receiver has itself, under what the letters carry (rule 14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Upon {
+    /// What the content of the deciding view was installed from, at the sender: it must be the same at the receiver.
+    pub base: Option<(Name, Ballot)>,
+    /// All writes of the deciding view up to this number are at all its members. What the receiver has of later ones counts
+    /// for nothing: the letters carry those that stand.
+    pub since: u64,
+    /// The frozen view whose content belongs to it, too.
+    pub absorbed: Option<Name>,
+}
+
 /// What one replica asks of another.
+#[expect(clippy::large_enum_variant, reason = "a page outweighs its letter")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Request {
     /// Seal the view, and promise to take part in nothing below this ballot.
@@ -54,8 +67,17 @@ pub enum Request {
         view: View,
         /// Who decides.
         voters: Vec<Member>,
-        /// Its content.
-        parcel: Parcel,
+        /// If the pages are only what is laid upon the receiver's own content.
+        upon: Option<Upon>,
+        /// A part of its content.
+        page: Page,
+    },
+    /// I am still at what I have asked the promise for: much has to be staged.
+    Proceeding {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        ballot: Ballot,
     },
     /// Vote for this.
     Accept {
@@ -73,12 +95,12 @@ pub enum Request {
     },
     /// The content of a view that I am to install and have nothing staged for (rule 7).
     Fetch {
-        /// The view that decided.
-        parent: Name,
-        /// The ballot whose promises were merged.
-        origin: Ballot,
         /// The view to install.
         name: Name,
+        /// Up to where it has come.
+        after: Option<Cursor>,
+        /// The decision, as long as it is remembered: whoever has something staged for it can install that.
+        value: Option<Value>,
     },
     /// Keep this write.
     Store {
@@ -154,6 +176,19 @@ pub enum Reply {
         /// The view that may follow.
         view: Name,
     },
+    /// So far it has come; send what follows.
+    Staging {
+        /// The view that decides.
+        name: Name,
+        /// The ballot that was named.
+        origin: Ballot,
+        /// The view that may follow.
+        view: Name,
+        /// Whether all of the content is needed, and not only what is laid upon the receiver's own.
+        whole: bool,
+        /// Up to where it is durable here.
+        after: Option<Cursor>,
+    },
     /// The vote is durable.
     Accepted {
         /// The view.
@@ -171,12 +206,12 @@ pub enum Reply {
         /// The view that decided.
         name: Name,
     },
-    /// The content of a view.
+    /// A part of the content of a view.
     Content {
         /// The view.
         name: Name,
-        /// Its content.
-        parcel: Parcel,
+        /// The part.
+        page: Page,
     },
     /// The write is durable.
     Stored {
@@ -226,7 +261,9 @@ impl Request {
         match self {
             Request::Stage { view, voters, .. } => view.members.iter().chain(voters).copied().collect(),
             Request::Accept { value, .. } | Request::Decide { value } => value.names(),
-            Request::Prepare { shown, .. } => shown.iter().flat_map(Value::names).collect(),
+            Request::Prepare { shown: value, .. } | Request::Fetch { value, .. } => {
+                value.iter().flat_map(Value::names).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -236,7 +273,7 @@ impl Request {
     /// How many bytes of content it carries.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Request::Stage { parcel, .. } => parcel.weight(),
+            Request::Stage { page, .. } => page.parcel.weight(),
             Request::Store { record, .. } => record.weight(),
             _ => 0,
         }
@@ -247,7 +284,8 @@ impl Reply {
     /// How many bytes of content it carries.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Reply::Promised { tail: parcel, .. } | Reply::Content { parcel, .. } => parcel.weight(),
+            Reply::Promised { tail, .. } => tail.weight(),
+            Reply::Content { page, .. } => page.parcel.weight(),
             _ => 0,
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
-//! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), install (`install`),
-//! serve clients (`primary`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
+//! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), put content where it may
+//! be needed (`page`, `stage`), install it (`install`), serve clients (`primary`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
 //! (`recover`).
 //!
 //! # Request in, reply and requests out
@@ -28,9 +28,11 @@ mod install;
 mod instance;
 mod member;
 mod message;
+mod page;
 mod planted;
 mod primary;
 mod recover;
+mod stage;
 mod tick;
 mod view;
 
@@ -41,7 +43,8 @@ use serde::{Deserialize, Serialize};
 pub use ballot::{Ballot, Member};
 pub use change::NotProposed;
 pub use content::{Area, Label, MemoryStore, Outcome, Parcel, Store, minted};
-pub use message::{Answer, Letter, Marks, Operation, Refusal, Reply, Request};
+pub use message::{Answer, Letter, Marks, Operation, Refusal, Reply, Request, Upon};
+pub use page::{Cursor, Page};
 pub use planted::Bug;
 pub use recover::{FORCED_EPOCH_STEP, NotForced};
 pub use view::{Change, Group, Name, Value, View};
@@ -60,13 +63,15 @@ pub struct Settings {
     pub longest_tail: usize,
     /// How many reads may wait for a confirmation in a view.
     pub most_waiting: usize,
+    /// About how many bytes of content travel in one letter.
+    pub page_bytes: usize,
     /// The rule that is left out, for tests.
     planted: Option<Bug>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 600, longest_tail: 4096, most_waiting: 4096, planted: None }
+        Settings { suspicion: 600, longest_tail: 4096, most_waiting: 4096, page_bytes: 512 << 10, planted: None }
     }
 }
 
@@ -93,6 +98,8 @@ pub struct Held {
     pub accepted: Option<(Ballot, Value)>,
     /// All writes up to here are at all members, and none of them is ever stored again (rule 15).
     pub stable: u64,
+    /// As long as it is not installed: up to where its content has been fetched.
+    pub fetched: Option<Cursor>,
 }
 
 /// Content that is kept for the case that a view will follow.
@@ -102,6 +109,12 @@ pub struct Staged {
     pub view: View,
     /// Who decides.
     pub voters: Vec<Member>,
+    /// If it is laid upon content that this node has: then only what is later is in the area.
+    pub upon: Option<Upon>,
+    /// Whether all of it is here.
+    pub is_complete: bool,
+    /// Up to where it has come, if not.
+    pub after: Option<Cursor>,
 }
 
 /// What a replica must find again after a restart, besides its content.
@@ -147,8 +160,8 @@ pub struct Replica {
     heard: BTreeMap<Name, Time>,
     /// Since when this node waits for somebody to change a view.
     waits: BTreeMap<Name, Time>,
-    /// How much longer than usual to change a sealed view may take, in milliseconds, because there is much to stage.
-    slack: BTreeMap<Name, u64>,
+    /// When a part of a view that is not installed was last fetched.
+    fetches: BTreeMap<Name, Time>,
     /// Whether it stages nothing for views that it would only come to be a member of.
     takes_no_more: bool,
 }
@@ -227,7 +240,7 @@ impl Replica {
             forgotten: BTreeMap::new(),
             heard: BTreeMap::new(),
             waits: BTreeMap::new(),
-            slack: BTreeMap::new(),
+            fetches: BTreeMap::new(),
             takes_no_more: false,
         }
     }
@@ -281,7 +294,7 @@ impl Replica {
     /// this answers for it.
     pub fn found(&mut self, view: View) -> Step {
         let name = view.name();
-        let held = Held { view, base: None, installed: true, promised: None, accepted: None, stable: 0 };
+        let held = Held { view, base: None, installed: true, promised: None, accepted: None, stable: 0, fetched: None };
         if held.view.primary == self.durable.me {
             self.leads.insert(name, Lead::default());
         }
@@ -379,14 +392,17 @@ impl<'a, S: Store> Turn<'a, S> {
     fn answer(&mut self, from: Member, request: Request) -> Reply {
         match request {
             Request::Prepare { name, ballot, since, shown } => self.prepare(name, ballot, since, shown),
-            Request::Stage { name, origin, view, voters, parcel } => self.stage(name, origin, view, voters, parcel),
+            Request::Stage { name, origin, view, voters, upon, page } => {
+                self.stage(name, origin, view, voters, upon, page)
+            }
+            Request::Proceeding { name, ballot } => self.proceeding(name, ballot),
             Request::Accept { name, ballot, value } => self.accept(name, ballot, value),
             Request::Decide { value } => {
                 let name = value.by;
                 self.decided(value);
                 Reply::Told { name }
             }
-            Request::Fetch { parent, origin, name } => self.fetch(parent, origin, name),
+            Request::Fetch { name, after, value } => self.fetch(name, after, value),
             Request::Store { name, record, marks } => self.keep(from, name, &record, marks),
             Request::Confirm { name, boot, round, marks } => self.confirm(from, name, boot, round, marks),
             Request::Inquire { name } => self.inquire(name),
@@ -397,14 +413,17 @@ impl<'a, S: Store> Turn<'a, S> {
     fn heard(&mut self, from: Member, reply: Reply) {
         match reply {
             Reply::Promised { name, ballot, accepted, base, tail } => {
-                self.promised(from, name, ballot, accepted, base, &tail);
+                self.promised(from, name, ballot, accepted, base, tail);
             }
             Reply::Overtaken { name, ballot, promised } => self.overtaken(name, ballot, promised),
             Reply::Staged { name, origin, view } => self.staged(from, name, origin, view),
+            Reply::Staging { name, origin, view, whole, after } => {
+                self.staging(from, name, origin, view, whole, after);
+            }
             Reply::Accepted { name, ballot } => self.accepted(from, name, ballot),
             Reply::Told { name } => self.told(from, name),
             Reply::Forgotten { name } => self.forgotten(from, name),
-            Reply::Content { name, parcel } => self.fetched(name, parcel),
+            Reply::Content { name, page } => self.fetched(from, name, page),
             Reply::Stored { name, sequence } => self.stored(from, name, sequence),
             Reply::Confirmed { name, boot, round } => self.confirmed(from, name, boot, round),
             Reply::Decided { value } => self.decided(value),

@@ -12,6 +12,8 @@ pub enum Bug {
     AcceptWithoutSealing,
     /// Members keep their own newer records when they install (rule 7).
     KeepOwnRecords,
+    /// Members lay what stands upon their own content, although they lack some of what that is taken for (rule 14).
+    LayUponAnything,
     /// Members promise, vote and store before they have installed (rule 8).
     SpeakBeforeInstall,
     /// A restarted primary goes on in its epoch (rule 10).

@@ -202,7 +202,8 @@ impl<S: Store> Turn<'_, S> {
         let round = lead.round;
         let answered = std::mem::take(&mut lead.confirmed);
         let mut others: Vec<Member> = view.others(&me).collect();
-        if whom == Whom::Enough {
+        // Where there is no time, as in the model, there is no beat either that would ask the others.
+        if whom == Whom::Enough && self.replica.settings.suspicion > 0 {
             // Those first who have answered the last question: they are there.
             others.sort_by_key(|member| !answered.contains(member));
             others.truncate(view.majority() - 1);

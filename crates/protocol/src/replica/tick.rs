@@ -7,8 +7,8 @@ use super::change::Phase;
 use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn, View};
 use crate::Time;
 
-/// How many suspicion times a change may take before it is begun anew, under a higher ballot. On a machine that is overloaded
-/// each of its steps is slow, and to begin again only makes more of them.
+/// How many suspicion times a change may stand still before it is begun anew, under a higher ballot. On a machine that is
+/// overloaded each of its steps is slow, and to begin again only makes more of them.
 const CHANGE: u64 = 4;
 
 /// What is asked is asked again when so much of the suspicion time has passed: by then an answer should have come.
@@ -44,7 +44,11 @@ impl<S: Store> Turn<'_, S> {
             return;
         }
         if !is_installed {
-            self.install_staged(name);
+            let now = self.now;
+            let last = self.replica.fetches.get(&name);
+            if last.is_none_or(|last| now.since(*last) >= self.replica.settings.suspicion) {
+                self.install_staged(name);
+            }
             return;
         }
         let Some(held) = self.held(&name) else { return };
@@ -63,13 +67,13 @@ impl<S: Store> Turn<'_, S> {
         // Members take turns by their place, so that stale suspicions cost time and not ballots.
         let primary = held.view.primary;
         let place = 1 + held.view.others(&primary).position(|member| member == me).unwrap_or_default() as u64;
-        let slack = self.replica.slack.get(&name).copied().unwrap_or_default();
-        let patience = CHANGE * suspicion * place + slack;
+        let patience = CHANGE * suspicion * place;
         if let Some(proposal) = self.replica.proposals.get(&name)
-            && self.now.since(proposal.begun) < patience
+            && self.now.since(proposal.moved) < patience
         {
             if self.now.since(proposal.asked) >= suspicion / AGAIN {
                 self.ask_again(&name);
+                self.tell_of_progress(name);
             }
             return;
         }

@@ -47,7 +47,7 @@ fn scarce(world: &World) -> Option<String> {
             let has = |member: &&Member| {
                 world.nodes.iter().map(|node| node.replica.durable()).any(|durable| {
                     durable.me == **member
-                        && (durable.staged.contains_key(&label)
+                        && (durable.staged.get(&label).is_some_and(|staged| staged.is_complete)
                             || durable.held.get(&name).is_some_and(|held| held.installed)
                             || durable.over.iter().any(|over| name.is_over_with(over))
                             || durable.held.keys().any(|later| name.is_before(later)))

@@ -4,8 +4,8 @@ use chordal_protocol::replica::Bug;
 
 use crate::scenario::Scenario;
 use crate::scenarios::{
-    different_merges, disks, late_store, late_votes, lost_disk, merge, one_change, own_records, purge,
-    restart_and_write, retry, shrinking, takeover, tombstones, two_changes, two_reads, unknown_write, unsuspecting,
+    deleted_on_the_way, different_merges, disks, lacking, late_store, late_votes, lost_disk, merge, moving, one_change,
+    own_records, purge, restart_and_write, retry, takeover, tombstones, two_reads, unknown_write, unsuspecting,
 };
 
 /// A planted bug, where it must be found, and after how many steps.
@@ -22,11 +22,12 @@ pub(crate) fn planted() -> Vec<Planted> {
         planted(name, Scenario { settings: unsuspecting().planted(bug), ..scenario }, steps)
     };
     vec![
-        bug(Bug::MergeAgain, "members install different merges of one decision", different_merges(), 29),
+        bug(Bug::MergeAgain, "members install different merges of one decision", different_merges(), 31),
         bug(Bug::AcceptBeforeStage, "votes are asked for before anything is staged", takeover(), 5),
         bug(Bug::AcceptWithoutSealing, "a vote does not raise the promise", late_votes(), 17),
-        bug(Bug::KeepOwnRecords, "install keeps a member's own newer record", own_records(), 23),
-        bug(Bug::SpeakBeforeInstall, "members vote before they have installed", two_changes(), 26),
+        bug(Bug::KeepOwnRecords, "install keeps a member's own newer record", own_records(), 25),
+        bug(Bug::LayUponAnything, "what stands is laid upon anything", lacking(), 23),
+        bug(Bug::SpeakBeforeInstall, "members keep and vote before they have installed", deleted_on_the_way(), 29),
         bug(Bug::RestartedPrimaryServes, "a restarted primary goes on in its epoch", restart_and_write(), 10),
         bug(Bug::OldConfirmation, "a read counts a confirmation asked for before it came", two_reads(), 15),
         bug(Bug::UnconfirmedRead, "a read without a confirmation", one_change(), 12),
@@ -38,9 +39,9 @@ pub(crate) fn planted() -> Vec<Planted> {
         bug(Bug::CollectAtMajority, "tombstones are collected at a majority", tombstones(), 14),
         bug(Bug::NoFloor, "tombstones are collected at all members, without a floor", late_store(), 21),
         bug(Bug::ThawFreely, "a merge that thaws freely", merge(), 22),
-        bug(Bug::ForgetWithoutTrace, "a forgotten decision is revived", shrinking(), 15),
+        bug(Bug::ForgetWithoutTrace, "a forgotten decision is revived", moving(), 11),
         bug(Bug::AcknowledgeByMinority, "a write is acknowledged by a minority", one_change(), 9),
-        bug(Bug::PrepareByMinority, "a view is prepared by a minority", one_change(), 9),
+        bug(Bug::PrepareByMinority, "a view is prepared by a minority", one_change(), 11),
         planted("a lost disk keeps its vote", Scenario { keeps_incarnation: true, ..lost_disk() }, 8),
         planted("acknowledged before it is durable", Scenario { hasty: true, ..disks() }, 8),
     ]

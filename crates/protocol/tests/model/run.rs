@@ -160,7 +160,7 @@ impl Run {
 }
 
 fn may_revive(request: &Request) -> bool {
-    matches!(request, Request::Stage { .. } | Request::Decide { .. })
+    matches!(request, Request::Stage { .. } | Request::Decide { .. } | Request::Fetch { .. })
 }
 
 /// Replies that nothing depends on here: nobody ticks in the model.

@@ -149,6 +149,15 @@ pub(crate) fn merge() -> Scenario {
     }
 }
 
+/// Both have content.
+fn merge_of_both() -> Scenario {
+    Scenario {
+        ops: vec![op(Want::Put, K), op(Want::Put, 150)],
+        wishes: vec![(0, 150, Wish::Defer(K)), (0, K, Wish::Absorb(150))],
+        ..Scenario { name: "merge of two that hold something", ..merge() }
+    }
+}
+
 pub(crate) fn tombstones() -> Scenario {
     Scenario {
         ops: vec![op(Want::Put, K), then(Want::Delete, K, 0), then(Want::Get, K, 1)],
@@ -200,7 +209,7 @@ pub(crate) fn unknown_write() -> Scenario {
     }
 }
 
-pub(crate) fn two_changes() -> Scenario {
+fn two_changes() -> Scenario {
     Scenario {
         ops: vec![op(Want::Put, K), then(Want::Get, K, 0)],
         wishes: vec![(1, K, Wish::Same), (2, K, Wish::Same)],
@@ -313,7 +322,7 @@ fn forgetting() -> Scenario {
 }
 
 /// A view of one member, which is a majority by itself, and is followed by one without it.
-pub(crate) fn shrinking() -> Scenario {
+fn shrinking() -> Scenario {
     Scenario {
         nodes: 2,
         views: vec![(0, 0, &[0, 1])],
@@ -323,6 +332,11 @@ pub(crate) fn shrinking() -> Scenario {
         forgets: true,
         ..quiet("shrinking, and late messages")
     }
+}
+
+/// A view of one member goes to another one, which has to be sent all of it, and back.
+pub(crate) fn moving() -> Scenario {
+    Scenario { views: vec![(0, 0, &[0])], ..Scenario { name: "to and fro, and late messages", ..shrinking() } }
 }
 
 fn mutual_deferral() -> Scenario {
@@ -376,6 +390,94 @@ fn retry_with_two_proposers() -> Scenario {
     }
 }
 
+/// A member has a write that nobody has acknowledged, in the place of one that all have had since the view began: it lacks
+/// that one when the view changes without it.
+pub(crate) fn lacking() -> Scenario {
+    Scenario {
+        ops: vec![op(Want::Put, K), then(Want::Put, K, 0), then(Want::Get, K, 0)],
+        clients_at: &[0, 1],
+        wishes: vec![(0, K, Wish::Same), (1, K, Wish::Members(&[0, 1, 2]))],
+        first: &[
+            "operation 0",
+            "0 -> 1: Store",
+            "1 -> 0: Stored",
+            "0 proposes",
+            "0 -> 1: Prepare",
+            "1 -> 0: Promised",
+            "0 -> 1: Stage",
+            "1 -> 0: Staged",
+            "0 -> 1: Accept",
+            "1 -> 0: Accepted",
+            "0 -> 1: Decide",
+            "0 -> 2: Decide",
+            "2 -> 0: Fetch",
+            "0 -> 2: Content",
+        ],
+        ..quiet("a member that lacks something")
+    }
+}
+
+/// A value is on its way to a member that has missed the staging, and all members are told to delete it.
+pub(crate) fn deleted_on_the_way() -> Scenario {
+    Scenario {
+        ops: vec![op(Want::Put, K), then(Want::Delete, K, 0), then(Want::Get, 10, 1), then(Want::Get, K, 2)],
+        wishes: vec![(0, K, Wish::Same), (2, K, Wish::Same)],
+        first: &[
+            "operation 0",
+            "0 -> 1: Store",
+            "1 -> 0: Stored",
+            "0 proposes",
+            "0 -> 1: Prepare",
+            "1 -> 0: Promised",
+            "0 -> 1: Stage",
+            "1 -> 0: Staged",
+            "0 -> 1: Accept",
+            "1 -> 0: Accepted",
+            "0 -> 1: Decide",
+            "0 -> 2: Decide",
+            "2 -> 0: Fetch",
+            "operation 1",
+        ],
+        cut: &[(1, 2)],
+        ..quiet("a value that is deleted on its way")
+    }
+}
+
+/// Every row is a page of its own.
+fn in_pages() -> Settings {
+    let mut settings = unsuspecting();
+    settings.page_bytes = 1;
+    settings
+}
+
+fn pages() -> Scenario {
+    Scenario {
+        settings: in_pages(),
+        restarts: &[3],
+        ..Scenario { name: "pages, and the new member restarts", ..takeover() }
+    }
+}
+
+fn pages_without_proposer() -> Scenario {
+    Scenario {
+        ops: vec![op(Want::Put, K)],
+        wishes: vec![(1, K, Wish::Members(&[1, 2, 3])), (2, K, Wish::Same)],
+        restarts: &[1],
+        first: &[
+            "operation 0",
+            "0 -> 1: Store",
+            "1 -> 0: Stored",
+            "1 proposes",
+            "1 -> 2: Prepare",
+            "2 -> 1: Promised",
+            "1 -> 3: Stage",
+        ],
+        cut: &[(0, 2), (0, 3)],
+        settings: in_pages(),
+        ..Scenario { name: "pages, and the proposer restarts", ..takeover() }
+    }
+}
+
 /// Clean, and explored to the end by every `cargo test`.
 pub(crate) fn small() -> Vec<Scenario> {
     vec![
@@ -388,7 +490,12 @@ pub(crate) fn small() -> Vec<Scenario> {
         join(),
         join_with_crash(),
         takeover(),
+        pages(),
+        pages_without_proposer(),
+        lacking(),
+        deleted_on_the_way(),
         merge(),
+        merge_of_both(),
         mutual_deferral(),
         tombstones(),
         late_store(),
@@ -405,6 +512,7 @@ pub(crate) fn small() -> Vec<Scenario> {
         renewed_disk(),
         forgetting(),
         shrinking(),
+        moving(),
         disks(),
     ]
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chordal_protocol::replica::{Area, Durable, Outcome, Parcel, minted};
-use chordal_protocol::{Id, Record, RequestId, Version};
+use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 
 use super::undo::Undo;
 
@@ -104,25 +104,35 @@ impl Newest {
         (!collected.is_empty()).then_some(Undo::Collect { area: *area, collected })
     }
 
-    pub(super) fn replace(&mut self, area: &Area, parcel: Parcel) -> Undo {
-        let before = self.areas.insert(*area, Shelf::of(parcel));
-        Undo::Area { area: *area, before: before.map(Box::new) }
+    pub(super) fn extend(&mut self, area: &Area, parcel: Parcel) -> Undo {
+        let before = self.areas.remove(area);
+        let mut after = before.as_ref().map(|shelf| shelf.parcel.clone()).unwrap_or_default();
+        after.merge(parcel);
+        self.areas.insert(*area, Shelf::of(after));
+        Undo::Areas(vec![(*area, before)])
     }
 
-    pub(super) fn rename(&mut self, from: &Area, to: &Area) -> Option<Undo> {
-        let moved = self.areas.remove(from);
-        let has_moved = moved.is_some();
-        let before = match moved {
-            Some(moved) => self.areas.insert(*to, moved),
-            None => self.areas.remove(to),
-        };
-        let has_changed = has_moved || before.is_some();
-        has_changed.then(|| Undo::Rename { from: *from, to: *to, has_moved, before: before.map(Box::new) })
+    pub(super) fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) -> Option<Undo> {
+        if from == to {
+            return None;
+        }
+        let before = [from, to].map(|area| (*area, self.areas.get(area).cloned()));
+        let mut parcels = [from, to].map(|area| self.areas.remove(area).map(|shelf| shelf.parcel));
+        let mut moved = parcels[0].as_mut().map(|parcel| parcel.take(range)).unwrap_or_default();
+        moved.cut(up_to);
+        let has_changed = parcels.iter().any(Option::is_some);
+        let [left, there] = parcels;
+        let mut there = there.unwrap_or_default();
+        there.take(range);
+        there.merge(moved);
+        self.set_area(*from, left.map(Shelf::of));
+        self.set_area(*to, Some(Shelf::of(there)));
+        has_changed.then(|| Undo::Areas(before.into()))
     }
 
     pub(super) fn discard(&mut self, area: &Area) -> Option<Undo> {
         let before = self.areas.remove(area)?;
-        Some(Undo::Area { area: *area, before: Some(Box::new(before)) })
+        Some(Undo::Areas(vec![(*area, Some(before))]))
     }
 
     /// Takes back the last change that has not been taken back.
@@ -148,14 +158,7 @@ impl Newest {
                     shelf.set(record.id, Some(record));
                 }
             }
-            Undo::Area { area, before } => self.set_area(area, before.map(|before| *before)),
-            Undo::Rename { from, to, has_moved, before } => {
-                let moved = self.areas.remove(&to);
-                if has_moved {
-                    self.set_area(from, moved);
-                }
-                self.set_area_if_some(to, before.map(|before| *before));
-            }
+            Undo::Areas(before) => before.into_iter().for_each(|(area, shelf)| self.set_area(area, shelf)),
             Undo::Durable(before) => self.durable = before.map(|before| *before),
         }
     }
@@ -165,12 +168,6 @@ impl Newest {
             Some(shelf) => self.areas.insert(area, shelf),
             None => self.areas.remove(&area),
         };
-    }
-
-    fn set_area_if_some(&mut self, area: Area, shelf: Option<Shelf>) {
-        if let Some(shelf) = shelf {
-            self.areas.insert(area, shelf);
-        }
     }
 
     /// Forgets areas that have become empty by undoing.

@@ -36,8 +36,8 @@ mod undo;
 
 use std::collections::VecDeque;
 
-use chordal_protocol::replica::{Area, Durable, Outcome, Parcel, Store};
-use chordal_protocol::{Id, Record, RequestId, Version};
+use chordal_protocol::replica::{Area, Cursor, Durable, Outcome, Parcel, Store};
+use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 
 use content::Newest;
 use undo::Undo;
@@ -310,8 +310,8 @@ impl Store for Disk {
         self.newest.parcel(area).map(|parcel| parcel.since(version)).unwrap_or_default()
     }
 
-    fn all(&self, area: &Area) -> Parcel {
-        self.newest.parcel(area).cloned().unwrap_or_default()
+    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
+        self.newest.parcel(area).map(|parcel| parcel.page(range, after, room)).unwrap_or_default()
     }
 
     fn put(&mut self, area: &Area, record: &Record) {
@@ -331,13 +331,13 @@ impl Store for Disk {
         collects
     }
 
-    fn replace(&mut self, area: &Area, parcel: Parcel) {
-        let undo = self.newest.replace(area, parcel);
+    fn extend(&mut self, area: &Area, parcel: Parcel) {
+        let undo = self.newest.extend(area, parcel);
         self.note(Some(undo));
     }
 
-    fn rename(&mut self, from: &Area, to: &Area) {
-        let undo = self.newest.rename(from, to);
+    fn derive(&mut self, from: &Area, to: &Area, range: &Interval, up_to: Version) {
+        let undo = self.newest.derive(from, to, range, up_to);
         self.note(undo);
     }
 

@@ -25,17 +25,7 @@ pub(super) enum Undo {
         area: Area,
         collected: Vec<Record>,
     },
-    /// What the area has held.
-    Area {
-        area: Area,
-        before: Option<Box<Shelf>>,
-    },
-    /// Whether there was something to move, and what the other area has held.
-    Rename {
-        from: Area,
-        to: Area,
-        has_moved: bool,
-        before: Option<Box<Shelf>>,
-    },
+    /// What these areas have held.
+    Areas(Vec<(Area, Option<Shelf>)>),
     Durable(Option<Box<Durable>>),
 }

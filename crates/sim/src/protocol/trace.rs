@@ -94,6 +94,7 @@ fn letter(request: &replica::Request) -> String {
     match request {
         Asked::Prepare { name, ballot, .. } => format!("prepare {} under {}", called(name), ballot.round),
         Asked::Stage { view, .. } => format!("stage {}", called(&view.name())),
+        Asked::Proceeding { name, ballot } => format!("still at what follows {} under {}", called(name), ballot.round),
         Asked::Accept { name, ballot, .. } => format!("accept what follows {} under {}", called(name), ballot.round),
         Asked::Decide { value } => {
             let next: Vec<String> = value.successors.iter().map(|view| called(&view.name())).collect();
@@ -114,10 +115,12 @@ fn letter_back(reply: &replica::Reply) -> String {
         Told::Overtaken { promised, .. } => format!("no: round {} was promised", promised.round),
         Told::Declined { .. } => "no: I hear the primary".to_owned(),
         Told::Staged { .. } => "staged".to_owned(),
+        Told::Staging { whole: true, after: None, .. } => "all of it is needed".to_owned(),
+        Told::Staging { .. } => "staged so far; what follows?".to_owned(),
         Told::Accepted { .. } => "accepted".to_owned(),
         Told::Told { .. } => "I know".to_owned(),
         Told::Forgotten { .. } => "forgotten".to_owned(),
-        Told::Content { parcel, .. } => format!("{} records", parcel.records.len()),
+        Told::Content { page, .. } => format!("{} records", page.parcel.records.len()),
         Told::Stored { sequence, .. } => format!("{sequence} is stored"),
         Told::Confirmed { round, .. } => format!("it stands ({round})"),
         Told::Sealed { .. } => "no: it is sealed".to_owned(),
@@ -151,8 +154,10 @@ pub(crate) fn deed(request: &replica::Request, reply: &replica::Reply) -> Option
         (Asked::Prepare { name, .. }, Told::Declined { .. }) => {
             format!("does not seal {}: it hears the primary", called(name))
         }
-        (Asked::Stage { view, parcel, .. }, Told::Staged { .. }) => {
-            format!("has staged {} with {} records", called(&view.name()), parcel.records.len())
+        (Asked::Stage { view, upon, page, .. }, Told::Staged { .. }) => {
+            let records = page.parcel.records.len();
+            let what = if upon.is_some() { "upon what it has" } else { "the last of all" };
+            format!("has staged {} with {records} records, {what}", called(&view.name()))
         }
         (Asked::Accept { name, ballot, .. }, Told::Accepted { .. }) => {
             format!("votes for what follows {} in round {}", called(name), ballot.round)
