@@ -7,8 +7,8 @@ use axum::response::IntoResponse;
 use super::{ApiError, body};
 use crate::node::Node;
 
-/// The largest question that one node may ask another, in bytes. What follows a view is staged in one message, so no range may
-/// have more content than fits into one.
+/// The largest question that one node may ask another, in bytes. The largest has what was written lately in a view that
+/// changes: what is not known to be at all members, some 32 MiB at most from each of them. What is older travels in pages.
 pub const PEER_BODY: usize = 128 << 20;
 
 /// `POST /peer`: an encoded question, an encoded answer.

@@ -1,4 +1,4 @@
-//! Content on several nodes: views whose members decide together what follows them. **Modelled; not yet run by nodes.**
+//! Content on several nodes: views whose members decide together what follows them.
 //!
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
