@@ -71,6 +71,31 @@ fn each_record_ends_by_itself() {
     assert_eq!((&by_id[0]["key"], &by_id[0]["value"]), (&json!({"base64": "/w=="}), &"key of bytes".into()));
 }
 
+/// What is not at all members is remembered, and bounded. A member that is gone for good, with nobody to take its place, must
+/// not end the writing.
+#[test]
+fn a_ring_of_three_with_a_dead_node_goes_on_taking_writes() {
+    const REMEMBERED: usize = 8_192;
+    let lab = Lab::with_nodes(3);
+    lab.ok(&["kill", "node-3"]);
+    let addr = lab.addr("node-1");
+    // Two nodes are left to serve everything, so one of them serves more than half of these.
+    let keys: Vec<String> = (0..2 * REMEMBERED + 2_000).map(|i| format!("key {i}")).collect();
+    for keys in keys.chunks(1_000) {
+        let mut open: Vec<&String> = keys.iter().collect();
+        // Where a view changes its records are to be sent again.
+        common::eventually("all are stored", std::time::Duration::from_secs(60), || {
+            let records: Vec<Value> = open.iter().map(|key| json!({"key": key, "value": "v"})).collect();
+            let answers = lines(&addr, &records);
+            let mut done = answers.iter().map(|answer| answer["status"] == 204);
+            open.retain(|_| !done.next().unwrap());
+            open.is_empty().then_some(())
+        });
+    }
+    let last = lines(&addr, &[json!({"op": "get", "key": keys.last().unwrap()})]);
+    assert_eq!(statuses(&last), [200]);
+}
+
 #[test]
 fn records_of_one_key_are_done_in_order() {
     let lab = Lab::with_nodes(3);

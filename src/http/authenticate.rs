@@ -22,14 +22,26 @@ use super::rates::Rates;
 use super::{ApiError, Kind};
 use crate::auth::{self, ClientLimits, Key, KeyRing, Refused, Replays, Role, Security, Signature, Signed, WINDOW};
 
-/// The routes that only nodes may use, and those who run the ring.
-pub(super) const OF_NODES: [(&str, &str); 6] = [
+/// The routes that only nodes may use, and those who run the ring. What changes something and is not of clients is theirs, too.
+pub(super) const OF_NODES: [(&str, &str); 7] = [
+    ("POST", "/recover"),
     ("POST", "/peer"),
     ("POST", "/dht/join"),
     ("POST", "/dht/leave"),
     ("GET", "/dht/leave"),
     ("PUT", "/pred"),
     ("PUT", "/succ"),
+];
+
+/// The routes by which clients change something.
+const OF_CLIENTS: [(&str, &str); 7] = [
+    ("PUT", "/kv/"),
+    ("DELETE", "/kv/"),
+    ("POST", "/kv"),
+    ("POST", "/dht/store"),
+    ("DELETE", "/dht/delete"),
+    ("POST", "/insert"),
+    ("DELETE", "/db/"),
 ];
 
 /// The routes that everyone may use, signed or not: what watches processes has no keys.
@@ -239,7 +251,7 @@ pub(super) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request
     }
 }
 
-/// What is needed for a route; `None` if it is for everyone. A route that is not named here is for clients.
+/// What is needed for a route; `None` if it is for everyone. One that changes something and is not named here is for nodes.
 fn needed(method: &Method, path: &str) -> Option<Role> {
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let as_get = if is_read { "GET" } else { method.as_str() };
@@ -251,8 +263,14 @@ fn needed(method: &Method, path: &str) -> Option<Role> {
         // It stores, on rings for lessons.
         true if path.starts_with("/store/") => Some(Role::Client),
         true => Some(Role::Reader),
-        false => Some(Role::Client),
+        false => Some(if is_of_clients(method, path) { Role::Client } else { Role::Node }),
     }
+}
+
+fn is_of_clients(method: &Method, path: &str) -> bool {
+    OF_CLIENTS.iter().any(|(known, route)| {
+        *known == method.as_str() && if route.ends_with('/') { path.starts_with(route) } else { path == *route }
+    })
 }
 
 /// The `host:port` that the sender has called, in lower case.
@@ -362,7 +380,10 @@ mod tests {
         assert_eq!(role(Method::GET, "/dht/leave"), Some(Role::Node));
         assert_eq!(role(Method::HEAD, "/dht/leave"), Some(Role::Node));
         assert_eq!(role(Method::POST, "/peer"), Some(Role::Node));
-        assert_eq!(role(Method::POST, "/health/live"), Some(Role::Client), "nothing is served there");
+        assert_eq!(role(Method::PUT, "/kv/a/b"), Some(Role::Client));
+        assert_eq!(role(Method::POST, "/recover"), Some(Role::Node));
+        assert_eq!(role(Method::POST, "/kv/"), Some(Role::Node), "what is not known is not for clients");
+        assert_eq!(role(Method::POST, "/health/live"), Some(Role::Node), "nothing is served there");
     }
 
     #[test]

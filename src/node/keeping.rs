@@ -52,6 +52,10 @@ const FULL_FOR: Duration = Duration::from_secs(10);
 /// From how many bytes on something brings content that a full disk may not have room for.
 const HEAVY: usize = 4096;
 
+/// How often what the keeper remembers goes to the disk with writes. Stable marks are in it: those that a crash takes back make the
+/// next view change carry so many more writes.
+const MARKS_EVERY: Duration = Duration::from_millis(100);
+
 /// What a client is told, or who may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -209,6 +213,7 @@ impl Keeping {
             reads: Vec::new(),
             forgets: Forgets::default(),
             next_token: 0,
+            remembered: None,
             gather_until: started,
             longest_gather,
             doubt: None,
@@ -285,6 +290,8 @@ struct Work {
     reads: Vec<Job>,
     forgets: Forgets,
     next_token: u64,
+    /// When what the keeper remembers was last written.
+    remembered: Option<Instant>,
     /// Until when writes wait for others to join them.
     gather_until: Instant,
     longest_gather: Duration,
@@ -405,6 +412,8 @@ impl Work {
         let before = self.keeper.clone();
         let owed = std::mem::take(&mut self.must_persist);
         let mut out = Out { persist: owed, owed, again, ..Out::default() };
+        let is_due = self.remembered.is_none_or(|at| at.elapsed() >= MARKS_EVERY);
+        out.persist |= is_due && jobs.iter().any(line::is_write);
         let mut jobs = Some(jobs);
         let now = Time(self.started.elapsed().as_millis() as u64);
         let Work { keeper, waiting, next_token, store, put_aside, .. } = self;
@@ -428,6 +437,9 @@ impl Work {
         });
         match outcome {
             Ok(changed) => {
+                if out.persist {
+                    self.remembered = Some(begun);
+                }
                 if changed {
                     // Where the disk is slow, or busy, more writes share a way to it.
                     let took = begun.elapsed();

@@ -261,6 +261,7 @@ fn on_a_full_disk_what_brings_content_takes_nothing_else_with_it() {
     let founded = bench.found();
     bench.say(Verdict::Commit);
     assert!(founded.blocking_recv().unwrap().is_ok());
+    while bench.done.try_recv().is_ok() {}
     // Until it is known that the disk is full, all go together.
     for (outcome, verdicts) in [(false, vec![Verdict::Fail]), (true, vec![Verdict::Commit, Verdict::Fail])] {
         let first = bench.hold_up();

@@ -77,8 +77,9 @@ mod tests {
         let mut bytes = encode_envelope(&envelope());
         bytes[1] += 1;
         assert_eq!(decode_envelope(&bytes), Err(WireError::Version { theirs: WIRE_VERSION + 1 }));
-        for garbage in [&b""[..], b"\0", b"\0\x01", b"\0\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
-            assert!(matches!(decode_envelope(garbage), Err(WireError::Damaged(_))), "{garbage:?}");
+        let of_ours = |rest: &[u8]| [&WIRE_VERSION.to_be_bytes(), rest].concat();
+        for garbage in [vec![], vec![0], of_ours(b""), of_ours(&[0xff; 11])] {
+            assert!(matches!(decode_envelope(&garbage), Err(WireError::Damaged(_))), "{garbage:?}");
         }
     }
 }

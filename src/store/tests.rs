@@ -19,27 +19,27 @@ use super::{DiskStore, MemoryStore, Store, StoreError, Transaction};
 /// A store under test, which can be closed and opened again.
 enum Subject {
     Memory(MemoryStore),
-    Disk(Option<DiskStore>, TempDir),
+    Disk(Option<Box<DiskStore>>, TempDir),
 }
 
 impl Subject {
     fn both() -> [Subject; 2] {
         let directory = tempfile::tempdir().unwrap();
         let disk = DiskStore::open(directory.path()).unwrap();
-        [Subject::Memory(MemoryStore::new()), Subject::Disk(Some(disk), directory)]
+        [Subject::Memory(MemoryStore::new()), Subject::Disk(Some(Box::new(disk)), directory)]
     }
 
     fn store(&self) -> &dyn Store {
         match self {
             Subject::Memory(store) => store,
-            Subject::Disk(store, _) => store.as_ref().unwrap(),
+            Subject::Disk(store, _) => store.as_deref().unwrap(),
         }
     }
 
     fn reopen(&mut self) {
         if let Subject::Disk(store, directory) = self {
             drop(store.take());
-            *store = Some(DiskStore::open(directory.path()).unwrap());
+            *store = Some(Box::new(DiskStore::open(directory.path()).unwrap()));
         }
     }
 }
@@ -460,7 +460,7 @@ fn parts_that_go_to_and_fro_are_whole_and_leave_nothing_behind() {
         subject.store().transact(&mut |store| store.derive(&area(1), &area(2), &whole, up_to)).unwrap();
         subject.store().transact(&mut |store| store.discard(&area(2))).unwrap();
         let Subject::Disk(store, _) = &mut subject else { continue };
-        let left = |store: &Option<DiskStore>| store.as_ref().unwrap().rows().unwrap();
+        let left = |store: &Option<Box<DiskStore>>| store.as_ref().unwrap().rows().unwrap();
         assert!(left(store) > 1_000, "they are not removed all at once");
         for n in 0..40 {
             if n == 10 {

@@ -64,11 +64,10 @@ const BUGS: [Bug; 20] = [
 fn found_by(bug: Bug) -> FoundBy {
     match bug {
         Bug::RestartedPrimaryServes => FoundBy::Simulator(Kind::ManyCrashes, 10),
-        Bug::StoreWhenSealed => FoundBy::Simulator(Kind::Cuts, 20),
         Bug::OutcomesStayBehind => FoundBy::Simulator(Kind::Cuts, 10),
         Bug::PurgeWithoutMark => FoundBy::Simulator(Kind::ShortMemory, 10),
-        Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 100),
-        Bug::AcknowledgeByMinority | Bug::PrepareByMinority => FoundBy::Simulator(Kind::Cuts, 20),
+        Bug::CollectAtMajority => FoundBy::Simulator(Kind::Crashes, 200),
+        Bug::AcknowledgeByMinority | Bug::PrepareByMinority => FoundBy::Simulator(Kind::Cuts, 60),
         Bug::MergeAgain
         | Bug::AcceptBeforeStage
         | Bug::AcceptWithoutSealing
@@ -78,6 +77,7 @@ fn found_by(bug: Bug) -> FoundBy {
         | Bug::OldConfirmation
         | Bug::UnconfirmedRead
         | Bug::ConfirmWhenSealed
+        | Bug::StoreWhenSealed
         | Bug::ReadPending
         | Bug::NoFloor
         | Bug::ThawFreely

@@ -154,6 +154,11 @@ impl Jobs {
     }
 }
 
+/// Whether it is a client's write, here or at its primary.
+pub(super) fn is_write(job: &Job) -> bool {
+    kind(job) == Kind::Writes
+}
+
 fn kind(job: &Job) -> Kind {
     match job {
         Job::Operate { operation: Operation::Get(_), .. } | Job::Hear { .. } | Job::Tick(_) => Kind::Reads,

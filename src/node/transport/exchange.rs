@@ -139,7 +139,9 @@ async fn post(
 ///
 /// While somebody waits it runs within that one's task: most are answered at once, and a task of their own would cost them two
 /// more turns of the scheduler.
-pub(super) struct UnderWay(Option<Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>>);
+pub(super) struct UnderWay(Option<Exchange>);
+
+type Exchange = Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
 
 impl UnderWay {
     pub(super) fn new(exchange: impl Future<Output = Result<Reply, Failure>> + Send + 'static) -> UnderWay {

@@ -328,16 +328,18 @@ impl Keeper {
         }
         let more = self.replica.tick(store, now);
         self.take(more, &mut step);
-        let silent: Vec<Name> = step
+        let anew: Vec<Name> = step
             .events
             .iter()
             .filter_map(|event| match event {
+                // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
                 Event::Silent(name) => Some(*name),
+                // What is not at all members has to be remembered. What a view has decided on is the base of the next one.
+                Event::Lagging(name, _) if self.replica.proposing_since(name).is_none() => Some(*name),
                 _ => None,
             })
             .collect();
-        for name in silent {
-            // Whoever is nearest and lives goes on with the same members; who else should be one is for later.
+        for name in anew {
             self.propose(store, now, name, &Change::Same, &mut step);
         }
         self.wish(store, now, around, &mut step);

@@ -71,7 +71,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 600, longest_tail: 4096, most_waiting: 4096, page_bytes: 512 << 10, planted: None }
+        Settings { suspicion: 600, longest_tail: 8_192, most_waiting: 4096, page_bytes: 512 << 10, planted: None }
     }
 }
 

@@ -16,12 +16,24 @@ pub(super) struct Lead {
     sequence: u64,
     /// Writes that are not known to be at all members.
     tail: BTreeMap<u64, Unstable>,
+    /// What these weigh, in bytes.
+    weight: usize,
     /// The number of the last question whether the view stands, and who has answered it.
     round: u64,
     confirmed: BTreeSet<Member>,
     /// Answers that wait until it is known that the view stood after they were asked for, and by which question.
     waiting: Vec<(u64, Token, Answer)>,
 }
+
+impl Lead {
+    /// Whether so many writes, or so many bytes, are not known to be at all members.
+    fn fills(&self, writes: usize, bytes: usize) -> bool {
+        self.tail.len() >= writes || self.weight >= bytes
+    }
+}
+
+/// How many bytes of writes may be under way or not yet at all members in a view: they travel in one message when it changes.
+const HEAVIEST_TAIL: usize = 32 << 20;
 
 /// A write that is not known to be at all members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,7 +92,7 @@ impl<S: Store> Turn<'_, S> {
         };
         let settings = &self.replica.settings;
         let lead = self.replica.leads.get(&name)?;
-        if lead.tail.len() >= settings.longest_tail || lead.waiting.len() >= settings.most_waiting {
+        if lead.fills(settings.longest_tail, HEAVIEST_TAIL) || lead.waiting.len() >= settings.most_waiting {
             return Some(Answer::Refused(Refusal::Busy));
         }
         // Rule 12: nobody knows yet whether the older or the newer content is the true one.
@@ -131,6 +143,7 @@ impl<S: Store> Turn<'_, S> {
             is_done: false,
             asked: self.now,
         };
+        lead.weight += record.weight();
         lead.tail.insert(lead.sequence, unstable);
         self.store.put(&area, &record);
         let me = self.me();
@@ -167,7 +180,9 @@ impl<S: Store> Turn<'_, S> {
         }
         // Rule 15: stable is what is at all members, with everything before it.
         while lead.tail.first_key_value().is_some_and(|(_, write)| write.at.len() >= enough) {
-            lead.tail.pop_first();
+            if let Some((_, write)) = lead.tail.pop_first() {
+                lead.weight -= write.record.weight();
+            }
         }
         let stable = lead.tail.first_key_value().map_or(lead.sequence, |(first, _)| first - 1);
         if stable > before {
@@ -249,7 +264,7 @@ impl<S: Store> Turn<'_, S> {
     pub(super) fn lead_again(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.get(name) else { return };
         let open: Vec<u64> = lead.tail.keys().copied().collect();
-        if open.len() >= self.replica.settings.longest_tail / 2
+        if lead.fills(self.replica.settings.longest_tail / 2, HEAVIEST_TAIL / 2)
             && let Some(oldest) = lead.tail.first_key_value().map(|(_, write)| write.at.clone())
             && let Some(held) = self.held(name)
         {

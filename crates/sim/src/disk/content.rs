@@ -73,7 +73,7 @@ impl Newest {
         let is_told = minted(request) > shelf.parcel.purged && shelf.parcel.outcomes.get(&request) != Some(&outcome);
         let outcome = is_told.then(|| (request, shelf.set_outcome(request, Some(outcome))));
         let is_newer = shelf.parcel.records.get(&record.id).is_none_or(|kept| kept.version < record.version);
-        let record = is_newer.then(|| (record.id, shelf.set(record.id, Some(record.clone()))));
+        let record = is_newer.then(|| (record.id, shelf.set(record.id, Some(record.clone())).map(Box::new)));
         let has_changed = outcome.is_some() || record.is_some();
         has_changed.then_some(Undo::Put { area: *area, record, outcome })
     }
@@ -141,7 +141,7 @@ impl Newest {
             Undo::Put { area, record, outcome } => {
                 let shelf = self.areas.entry(area).or_default();
                 if let Some((id, before)) = record {
-                    shelf.set(id, before);
+                    shelf.set(id, before.map(|before| *before));
                 }
                 if let Some((request, before)) = outcome {
                     shelf.set_outcome(request, before);

@@ -13,7 +13,7 @@ pub(super) enum Undo {
     /// What a write has changed: the register, and what is known of the request, each with what was there.
     Put {
         area: Area,
-        record: Option<(Id, Option<Record>)>,
+        record: Option<(Id, Option<Box<Record>>)>,
         outcome: Option<(RequestId, Option<Outcome>)>,
     },
     Purge {
