@@ -4,6 +4,7 @@
 #![allow(unused_imports, reason = "likewise")]
 
 mod described;
+pub(crate) mod namespace;
 pub(crate) mod namespaces;
 mod raw;
 

@@ -3,12 +3,9 @@
 //!
 //! Only iproute2 is needed, and the right to make namespaces.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sched::{CloneFlags, setns};
+use super::namespace::Namespace;
 
 /// The two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +47,8 @@ impl Side {
 
 /// Two namespaces and the wire between them. Both go when this is dropped.
 pub(crate) struct Namespaces {
-    /// Those that were made, by side.
-    made: Vec<(Side, String)>,
+    made: [Namespace; 2],
 }
-
-static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// An address on the wire that nobody has.
 const NOBODY: &str = "02:00:00:00:00:ff";
@@ -74,28 +68,14 @@ impl Namespaces {
 
     /// Two sides that reach each other; if this machine does not allow it, why.
     pub(crate) fn new() -> Result<Namespaces, String> {
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let mut namespaces = Namespaces { made: Vec::new() };
-        for side in [Side::Left, Side::Right] {
-            let name = format!("chordal-{}-{number}-{side:?}", std::process::id()).to_lowercase();
-            ip(&["netns", "add", &name])?;
-            namespaces.made.push((side, name));
-        }
+        let namespaces = Namespaces { made: [Namespace::new("left")?, Namespace::new("right")?] };
         namespaces.wire()?;
         Ok(namespaces)
     }
 
     /// Runs this on one side: what it starts and whom it asks is there.
     pub(crate) fn inside<T: Send>(&self, side: Side, act: impl FnOnce() -> T + Send) -> T {
-        let file = File::open(format!("/run/netns/{}", self.name(side))).expect("the namespace is there");
-        std::thread::scope(|scope| {
-            // A thread of its own: it never comes back from there.
-            let thread = scope.spawn(|| {
-                setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
-                act()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        self.of(side).inside(act)
     }
 
     /// Cuts the wire: whatever is sent from one side to the other is lost without a word.
@@ -119,25 +99,24 @@ impl Namespaces {
         self.ip(side, &["neighbour", verb, &host, "lladdr", address, "dev", device, "nud", "permanent"])
     }
 
-    fn name(&self, side: Side) -> &str {
-        &self.made.iter().find(|(made, _)| *made == side).expect("both sides are made").1
+    fn of(&self, side: Side) -> &Namespace {
+        match side {
+            Side::Left => &self.made[0],
+            Side::Right => &self.made[1],
+        }
     }
 
     fn ip(&self, side: Side, args: &[&str]) -> Result<(), String> {
-        ip(&[&["-n", self.name(side)], args].concat())
+        self.of(side).ip(args)
     }
 
     /// A bridge on the left whose only port is the wire to the right: without its port the bridge swallows what it is given,
     /// which is a cut that nobody is told of.
     fn wire(&self) -> Result<(), String> {
         for side in [Side::Left, Side::Right] {
-            self.inside(side, || {
-                // Addresses of the loopback net may travel here, and come from where they come from.
-                let set =
-                    |name: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/all/{name}"), value);
-                set("route_localnet", "1").and_then(|()| set("rp_filter", "0"))
-            })
-            .map_err(|error| format!("the settings of a namespace cannot be written: {error}"))?;
+            // Addresses of the loopback net may travel here, and come from where they come from.
+            self.of(side).set("conf/all/route_localnet", "1")?;
+            self.of(side).set("conf/all/rp_filter", "0")?;
             self.ip(side, &["link", "set", "lo", "up"])?;
             // The whole net would be this side's own; it gets two addresses of it.
             self.ip(side, &["address", "del", "127.0.0.1/8", "dev", "lo"])?;
@@ -147,7 +126,7 @@ impl Namespaces {
         }
         let ((bridge, left), (wire, right)) = (Side::Left.device(), Side::Right.device());
         self.ip(Side::Left, &["link", "add", bridge, "address", left, "type", "bridge"])?;
-        let peer = ["peer", "name", wire, "address", right, "netns", self.name(Side::Right)];
+        let peer = ["peer", "name", wire, "address", right, "netns", self.of(Side::Right).name()];
         self.ip(Side::Left, &[&["link", "add", "port", "type", "veth"][..], &peer].concat())?;
         self.ip(Side::Left, &["link", "set", "port", "master", bridge])?;
         self.ip(Side::Left, &["link", "set", "port", "up"])?;
@@ -163,23 +142,4 @@ impl Namespaces {
         }
         Ok(())
     }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for (_, name) in &self.made {
-            if let Err(reason) = ip(&["netns", "delete", name]) {
-                println!("{name} stays behind: {reason}");
-            }
-        }
-    }
-}
-
-fn ip(args: &[&str]) -> Result<(), String> {
-    let ran = Command::new("ip").args(args).output().map_err(|error| format!("`ip` cannot be run: {error}"))?;
-    if ran.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-    Err(format!("`ip {}` failed: {said}", args.join(" ")))
 }

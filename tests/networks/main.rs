@@ -1,0 +1,19 @@
+//! Rings over networks that routers join, in namespaces of the test's own: nodes there have addresses that are not loopback, so
+//! each ring has a secret, and what reaches them goes through the commands that people use.
+//!
+//! - [`world`]: subnets around a router, which can be cut off from it; an address translation with forwarded ports
+//! - [`bad_wire`]: a wire that is late and loses some of what it is given
+//! - [`subnets`], [`translated`], [`late`]: the rings
+//!
+//! A test that cannot have its networks says on standard error what is missing, and is skipped: they need the right to make
+//! namespaces, `ip` (iproute2), and the one with an address translation `nft` (nftables).
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_wire;
+mod late;
+mod subnets;
+mod translated;
+mod world;
