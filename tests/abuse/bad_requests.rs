@@ -207,7 +207,9 @@ fn the_limit_of_values_can_be_set() {
     let lab = Lab::empty();
     let small = Daemon::start(lab.path(), &["--memory", "--value-limit", "10"]);
     assert_eq!(post(&small.addr, "/dht/store", &json!({ "value": "1234567890" })).status, 200);
-    assert!(post(&small.addr, "/dht/store", &json!({ "value": "12345678901" })).problem(413).contains("takes 10"));
+    assert!(
+        post(&small.addr, "/dht/store", &json!({ "value": "12345678901" })).problem(413).contains("10 are the most")
+    );
     let large = Daemon::start(lab.path(), &["--memory", "--value-limit", "4194304"]);
     let other = Daemon::start(lab.path(), &["--memory", "--value-limit", "4194304", "--bootstrap", &large.addr]);
     for addr in [&large.addr, &other.addr] {

@@ -35,7 +35,8 @@ fn a_service_that_was_killed_under_load_takes_its_living_nodes_over() {
     assert_eq!(again.ring(), ring);
     assert_eq!(again.metric("chordal_bootstrap_rings_begun_total"), 0);
     let tally = asking.end();
-    assert!(tally.refused.is_empty() && tally.silent > 0 && tally.named > 0, "{tally:?}");
+    // Whether anybody asked in the moment in which nobody was there is chance.
+    assert!(tally.refused.is_empty() && tally.named > 0, "{tally:?}");
     all_found(&joined.addr, &keys);
 }
 

@@ -168,8 +168,11 @@ fn a_range_of_which_nothing_is_left_begins_again_empty_and_what_comes_back_is_pu
     });
     assert!(gaps[0]["lo"].as_str().unwrap().starts_with("70") && gaps[0]["hi"].as_str().unwrap().starts_with("a0"));
     assert!(lab.fails(&["recover", "--key", key]).contains("--accept-loss"));
-    let unavailable = get(&lab.addrs()[0], &format!("/kv/{}", escape(key)));
-    assert!(unavailable.problem(503, "unavailable")["detail"].as_str().unwrap().contains("tasks recover"));
+    eventually("who asks is told what brings it back", PATIENCE, || {
+        let unavailable = get(&lab.addrs()[0], &format!("/kv/{}", escape(key)));
+        let problem = unavailable.problem(503, "unavailable");
+        problem["detail"].as_str()?.contains("tasks recover").then_some(())
+    });
     // Only the owner founds it, and nobody where something is left.
     let wish = json!({ "lo": gaps[0]["lo"], "hi": gaps[0]["hi"], "accept_loss": true });
     let hint = send("POST", &addr(&at(&lab, "d0")), "/recover", &wish).problem(421, "not-mine")["hint"].clone();
