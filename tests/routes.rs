@@ -44,6 +44,7 @@ fn a_node_tells_what_it_knows() {
                 "pred",
                 "range",
                 "ready",
+                "replication_factor",
                 "ring",
                 "routing",
                 "succ",
@@ -69,7 +70,9 @@ fn a_node_tells_what_it_knows() {
         let views = info["views"].as_array().unwrap();
         assert!(!views.is_empty());
         for view in views {
-            assert_eq!(fields(view), ["epoch", "keys", "members", "primary", "range", "status"]);
+            let told =
+                ["epoch", "forced", "keys", "lag", "members", "primary", "primary_node", "range", "sealed_s", "status"];
+            assert_eq!(fields(view), told);
             assert_eq!(view["status"], if view["primary"] == true { "serving" } else { "keeping" });
             let members = view["members"].as_array().unwrap();
             assert!(members.iter().any(|member| addr_of(member) == addr), "it is one of those who keep it");
