@@ -54,7 +54,7 @@ use context::Context;
 use output::Report;
 use state_file::StateFile;
 
-/// Nodes run within this program, and serve a fifth more requests with it.
+/// Nodes run within this program. A sixth of their time went to the system's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
