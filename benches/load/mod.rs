@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
 use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub(crate) struct Measured {
     pub(crate) p99: Duration,
     pub(crate) worst: Duration,
     pub(crate) errors: usize,
+    pub(crate) elapsed: Duration,
 }
 
 pub(crate) fn setting(name: &str, default: usize) -> usize {
@@ -36,12 +38,14 @@ impl Measured {
     pub(crate) fn of(mut times: Vec<Duration>, errors: usize, began: Instant) -> Measured {
         times.sort();
         let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+        let elapsed = began.elapsed();
         Measured {
-            per_second: times.len() as f64 / began.elapsed().as_secs_f64(),
+            per_second: times.len() as f64 / elapsed.as_secs_f64(),
             p50: at(0.5),
             p99: at(0.99),
             worst: times.last().copied().unwrap_or_default(),
             errors,
+            elapsed,
         }
     }
 }
@@ -63,7 +67,7 @@ pub(crate) async fn measure(
                     let pick = rand::rng().random_range(0..addrs.len());
                     let sent = Instant::now();
                     match exchange(&mut connections[pick], &addrs[pick], &request(worker, i)).await {
-                        Ok(200) => times.push(sent.elapsed()),
+                        Ok(200..=299) => times.push(sent.elapsed()),
                         Ok(_) => errors += 1,
                         Err(_) => {
                             connections[pick] = None;
@@ -89,19 +93,45 @@ pub(crate) async fn measure(
 pub(crate) struct Ring {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) addrs: Vec<String>,
+    pids: Vec<u64>,
 }
 
 impl Ring {
     pub(crate) fn start(nodes: usize) -> Ring {
-        let mut ring = Ring { dir: tempfile::tempdir().expect("a temporary directory"), addrs: Vec::new() };
-        ring.tasks(&["boot"]);
+        Ring::replicated(nodes, 3)
+    }
+
+    /// A ring that keeps each value on so many nodes.
+    pub(crate) fn replicated(nodes: usize, factor: usize) -> Ring {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut ring = Ring { dir, addrs: Vec::new(), pids: Vec::new() };
+        ring.tasks(&["boot", "--replication-factor", &factor.to_string()]);
         ring.tasks(&["addmany", &nodes.saturating_sub(2).to_string()]);
         ring.tasks(&["doctor", "--wait", "30s"]);
         let state = std::fs::read(ring.dir.path().join("network_state.json")).expect("a state file");
         let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
         let nodes = state["nodes"].as_array().expect("a list of nodes");
         ring.addrs = nodes.iter().map(|it| format!("{}:{}", it["host"].as_str().unwrap_or(""), it["port"])).collect();
+        ring.pids = nodes.iter().filter_map(|it| it["pid"].as_u64()).collect();
         ring
+    }
+
+    /// How long all its nodes together have kept processors busy.
+    pub(crate) fn processor_time(&self) -> Duration {
+        // Linux counts these in hundredths of a second (proc(5), `/proc/pid/stat`, fields 14 and 15).
+        let ticks = |pid: &u64| -> Option<u64> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+            Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+        };
+        Duration::from_millis(10 * self.pids.iter().filter_map(ticks).sum::<u64>())
+    }
+
+    /// How many bytes lie in the data directories of all its nodes together, as files count them.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        let files = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let nodes = files(self.dir.path().join("data")).map(|node| node.path());
+        nodes.flat_map(files).filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
     fn tasks(&self, args: &[&str]) {
@@ -122,9 +152,17 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
 }
 
 pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    with_body("POST", path, "application/json", body)
+}
+
+pub(crate) fn put(path: &str, body: &str) -> Vec<u8> {
+    with_body("PUT", path, "application/octet-stream", body)
+}
+
+fn with_body(verb: &str, path: &str, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: ring\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{verb} {path} HTTP/1.1\r\nhost: ring\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
