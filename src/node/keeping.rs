@@ -2,7 +2,8 @@
 //!
 //! What others ask, what clients want and what the beat brings waits in one line. The thread takes all that waits, does it in
 //! one transaction, and lets nothing of it leave before that is durable: replies, letters and answers alike (group commit).
-//! A read waits no longer than the writes that it stands in line with.
+//! A read waits no longer than the writes that it stands in line with. One thing goes ahead: the members of a view are sent a
+//! write while this node's own disk is still at it ([`replica::Request::may_go_ahead`]).
 //!
 //! If a transaction fails, the store tells whether it happened. If it did not, the keeper is put back to what it was: nobody has
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
@@ -15,14 +16,14 @@ mod standing;
 #[path = "keeping_tests.rs"]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
-use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Member, Operation, Refusal, Token, View};
+use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Member, Name, Operation, Refusal, Token, View};
 use chordal_protocol::{Contact, Id, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
@@ -219,6 +220,7 @@ impl Keeping {
             doubt: None,
             full_since: None,
             put_aside: Vec::new(),
+            steps_down: BTreeSet::new(),
         };
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
@@ -301,6 +303,8 @@ struct Work {
     full_since: Option<Instant>,
     /// Content that is in a file now, and to be discarded with the next transaction.
     put_aside: Vec<Area>,
+    /// The views that this node has sent writes for which it has then taken back.
+    steps_down: BTreeSet<Name>,
 }
 
 /// What is to be said and done if the transaction happened, and to what the keeper goes back if it did not.
@@ -330,7 +334,26 @@ struct Out {
     again: bool,
     /// Whether the node is to leave or to stay. Nobody says so again, so it holds whatever becomes of the transaction.
     leaving: Option<bool>,
+    /// Whether writes may go ahead of this transaction: all that they rest on is durable.
+    is_settled: bool,
+    /// Those that do, and in which views.
+    ahead: Vec<(Contact, keeper::Request)>,
+    went_ahead: BTreeSet<Name>,
     step: keeper::Step,
+}
+
+impl Out {
+    fn take(&mut self, step: keeper::Step) {
+        self.persist |= step.persist;
+        self.is_settled &= !step.persist;
+        let goes_ahead = |request: &keeper::Request| request.may_go_ahead() && request.weight() < HEAVY;
+        for (to, request) in step.calls {
+            let line = if self.is_settled && goes_ahead(&request) { &mut self.ahead } else { &mut self.step.calls };
+            line.push((to, request));
+        }
+        self.step.answers.extend(step.answers);
+        self.step.events.extend(step.events);
+    }
 }
 
 impl Drop for Work {
@@ -399,7 +422,7 @@ impl Work {
     /// What is to be done in one transaction each. As long as the disk is full, what brings content would take all with it that it
     /// stands in line with, the beat and what others say: it comes last, and by itself.
     fn apart(&mut self, jobs: Vec<Job>) -> Vec<Vec<Job>> {
-        if self.full_since.is_none_or(|since| since.elapsed() >= FULL_FOR) {
+        if !self.was_full() {
             return vec![jobs];
         }
         let is_heavy = |job: &Job| !matches!(job, Job::State { .. }) && line::weight(job) >= HEAVY;
@@ -407,21 +430,31 @@ impl Work {
         [light, heavy].into_iter().filter(|jobs| !jobs.is_empty()).collect()
     }
 
+    /// Whether the disk was full a moment ago.
+    fn was_full(&self) -> bool {
+        self.full_since.is_some_and(|since| since.elapsed() < FULL_FOR)
+    }
+
     /// Does all of these in one transaction.
     fn group(&mut self, jobs: Vec<Job>, again: bool) {
         let before = self.keeper.clone();
         let owed = std::mem::take(&mut self.must_persist);
-        let mut out = Out { persist: owed, owed, again, ..Out::default() };
+        let is_settled = !owed && !self.was_full();
+        let mut out = Out { persist: owed, owed, again, is_settled, ..Out::default() };
         let is_due = self.remembered.is_none_or(|at| at.elapsed() >= MARKS_EVERY);
         out.persist |= is_due && jobs.iter().any(line::is_write);
         let mut jobs = Some(jobs);
         let now = Time(self.started.elapsed().as_millis() as u64);
-        let Work { keeper, waiting, next_token, store, put_aside, .. } = self;
+        let Work { keeper, waiting, next_token, store, outside, put_aside, steps_down, .. } = self;
         let mark = self.forgets.mark(Instant::now(), unix_millis());
         let begun = Instant::now();
         let outcome = store.transact(&mut |mut transaction| {
             for area in put_aside.iter() {
                 replica::Store::discard(&mut transaction, area);
+            }
+            if !steps_down.is_empty() {
+                let step = keeper.step_down(&mut transaction, now, steps_down);
+                out.take(step);
             }
             for job in jobs.take().into_iter().flatten() {
                 do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
@@ -433,6 +466,10 @@ impl Work {
                 && let Ok(bytes) = postcard::to_stdvec(&keeper.durable())
             {
                 transaction.put_state(STATE, &bytes);
+            }
+            for (to, request) in out.ahead.drain(..) {
+                out.went_ahead.extend(request.writes_in());
+                outside.send(to, request);
             }
         });
         match outcome {
@@ -499,11 +536,17 @@ impl Work {
         for reply in out.replies {
             reply(Some(&error));
         }
+        // Others may have what this node has not, and it cannot number other writes like those.
+        let may_have_happened = !out.went_ahead.is_empty();
+        self.steps_down.extend(out.went_ahead);
         for (token, is_read) in out.begun {
             match self.waiting.remove(&token) {
                 // A read needs no room: it only stood in line with what does.
                 Some((id, answer)) if is_read && !out.again => {
                     self.reads.push(Job::Operate { operation: Operation::Get(id), answer });
+                }
+                Some((_, reply)) if may_have_happened => {
+                    let _ = reply.send(Ok(Told::Answer(Answer::Unknown)));
                 }
                 Some((_, reply)) => {
                     let _ = reply.send(Err(error.clone()));
@@ -519,11 +562,12 @@ impl Work {
         let keeper::Step { calls, answers, events, .. } = out.step;
         self.standing.note(out.confirmed, Instant::now());
         self.put_aside.clear();
+        let has_stepped_down = !std::mem::take(&mut self.steps_down).is_empty();
         if events.iter().any(|event| matches!(event, Event::Fenced(_))) {
             self.put_fenced_aside();
         }
         // First what can be seen, so that whoever is answered sees it.
-        let is_changed = out.persist || !events.is_empty() || self.keeper.is_leaving();
+        let is_changed = out.persist || has_stepped_down || !events.is_empty() || self.keeper.is_leaving();
         if is_changed {
             self.standing.follow(self.keeper.replica().durable());
         }
@@ -670,10 +714,7 @@ fn do_job(
             keeper::Step::default()
         }
     };
-    out.persist |= step.persist;
-    out.step.calls.extend(step.calls);
-    out.step.answers.extend(step.answers);
-    out.step.events.extend(step.events);
+    out.take(step);
 }
 
 fn leave(keeper: &mut Keeper, leaves: bool) {

@@ -443,6 +443,8 @@ fn pair() -> (Bench, Other) {
     let seen = bench.keeping.watch();
     let serves_with = || seen.borrow().views.iter().any(|seen| seen.leads && seen.view.members.len() == 2);
     other.until(&bench, serves_with);
+    // What it has answered last has been heard.
+    assert!(bench.put_state("settled").blocking_recv().unwrap().is_ok());
     *bench.store.verdicts.lock().unwrap() = received;
     while bench.done.try_recv().is_ok() {}
     (bench, other)
@@ -457,7 +459,8 @@ fn a_failed_transaction_leaves_operations_open_that_were_begun_before_it() {
     bench.say(Verdict::Commit);
     let failed = {
         let first = bench.hold_up();
-        let failed = bench.write(numbers[1]);
+        // One that is too large to go ahead.
+        let failed = bench.write_bytes(numbers[1], HEAVY);
         other.answer(&bench);
         bench.say(Verdict::Commit);
         assert!(first.blocking_recv().unwrap().is_ok());
@@ -480,6 +483,37 @@ fn a_failed_transaction_leaves_operations_open_that_were_begun_before_it() {
         seen.views.iter().any(|seen| bench.store.get(&seen.view.name().area(), &id).unwrap().is_some())
     };
     assert!(is_stored(numbers[0]) && !is_stored(numbers[1]));
+}
+
+#[test]
+fn members_are_sent_a_write_before_it_is_durable_and_a_primary_that_loses_it_goes_on_in_another_epoch() {
+    let (mut bench, mut other) = pair();
+    let numbers: Vec<u64> = bench.mine().take(2).collect();
+    let view = |seen: &Seen, n: u64| {
+        let mut views = seen.views.iter().filter(|seen| seen.view.range.contains(&Id::of(n.to_string())));
+        views.next().map(|seen| (seen.view.epoch, seen.leads)).unwrap()
+    };
+    let (epoch, leads) = view(&bench.keeping.seen(), numbers[0]);
+    assert!(leads);
+    while bench.letters.try_recv().is_ok() {}
+    let lost = bench.write(numbers[0]);
+    bench.worked();
+    let (_, request) = bench.letters.recv_timeout(Duration::from_secs(60)).expect("a letter, before it is durable");
+    assert!(request.may_go_ahead() && request.writes_in().count() == 1);
+    let kept = other.keeper.serve(&mut other.content, Time(other.now), &me(), request).reply;
+    bench.say(Verdict::Fail);
+    assert_eq!(lost.blocking_recv().unwrap().unwrap(), Told::Answer(Answer::Unknown), "another one has it");
+    // It would be counted for a write of the same number.
+    bench.keeping.submit(Job::Hear { from: other.me.clone(), reply: kept }).unwrap();
+    let refused = bench.write(numbers[1]);
+    bench.open();
+    let told = refused.blocking_recv().unwrap().unwrap();
+    assert_eq!(told, Told::Answer(Answer::Refused(Refusal::Changing)), "it numbers nothing more in this epoch");
+    let seen = bench.keeping.watch();
+    other.until(&bench, || view(&seen.borrow(), numbers[1]).1);
+    assert!(view(&bench.keeping.seen(), numbers[1]).0 > epoch);
+    let mut again = bench.write(numbers[1]);
+    other.until(&bench, || !is_open(&mut again));
 }
 
 #[test]

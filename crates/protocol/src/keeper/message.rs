@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Contact;
-use crate::replica::{self, Letter, Member};
+use crate::replica::{self, Letter, Member, Name};
 
 /// What one keeper asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,6 +39,26 @@ pub enum Reply {
 const LETTER: usize = 256;
 
 impl Request {
+    /// Whether it may leave before the records of its step are durable ([`replica::Request::may_go_ahead`]).
+    pub fn may_go_ahead(&self) -> bool {
+        match self {
+            Request::Letters { letters, .. } => letters.iter().all(|letter| letter.body.may_go_ahead()),
+            Request::Introduce(_) | Request::Release(_) => false,
+        }
+    }
+
+    /// The views that its letters ask to keep writes in.
+    pub fn writes_in(&self) -> impl Iterator<Item = Name> {
+        let letters = match self {
+            Request::Letters { letters, .. } => letters.as_slice(),
+            Request::Introduce(_) | Request::Release(_) => &[],
+        };
+        letters.iter().filter_map(|letter| match letter.body {
+            replica::Request::Store { name, .. } => Some(name),
+            _ => None,
+        })
+    }
+
     /// About how many bytes it has.
     pub fn weight(&self) -> usize {
         match self {

@@ -22,7 +22,7 @@ mod message;
 mod pulse;
 mod wishes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -351,6 +351,18 @@ impl Keeper {
         step
     }
 
+    /// Serves these views no more in their epochs ([`Replica::step_down`]).
+    pub fn step_down<S: Store>(&mut self, store: &mut S, now: Time, names: &BTreeSet<Name>) -> Step {
+        let now = self.pulse.time(now);
+        let mut step = Step::default();
+        for name in names {
+            let more = self.replica.step_down(store, now, name);
+            self.take(more, &mut step);
+        }
+        self.go_on(store, now, &mut step);
+        step
+    }
+
     /// Forgets what became of requests that were minted up to this mark, in the views that this node serves ([`Replica::purge`]).
     /// The store's changes belong to the step that follows.
     pub fn purge<S: Store>(&mut self, store: &mut S, mark: u64) {
@@ -366,7 +378,7 @@ impl Keeper {
         store: &mut S,
         now: Time,
         name: Name,
-        survivors: std::collections::BTreeSet<Member>,
+        survivors: BTreeSet<Member>,
     ) -> Result<Step, NotProposed> {
         let now = self.pulse.time(now);
         let more = self.replica.recover(store, now, name, survivors)?;

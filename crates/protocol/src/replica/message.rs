@@ -270,6 +270,15 @@ impl Request {
 }
 
 impl Request {
+    /// Whether it may leave before what this very step has written to the store is durable, provided that the durable state is:
+    /// view and boot. A member that keeps a write says nothing of anybody else, and the primary counts itself when it has it on
+    /// disk. So a primary that crashes in between has sent a write that it does not have, as one that nobody has acknowledged;
+    /// it does not number on in this epoch (rule 10), nor does one that takes back what it has not got to its disk
+    /// ([`Replica::step_down`](super::Replica::step_down)).
+    pub fn may_go_ahead(&self) -> bool {
+        matches!(self, Request::Store { .. })
+    }
+
     /// How many bytes of content it carries.
     pub(crate) fn weight(&self) -> usize {
         match self {

@@ -74,6 +74,14 @@ impl Replica {
         turn.end()
     }
 
+    /// Serves this view no more in this epoch, as one that has restarted (rule 10): writes have left for other members that this
+    /// node could not keep itself, and has taken back. With the next [`Replica::tick`] it proposes the same members.
+    pub fn step_down<S: Store>(&mut self, store: &mut S, now: Time, name: &Name) -> Step {
+        let mut turn = Turn::new(self, store, now);
+        turn.stop_leading(name);
+        turn.end()
+    }
+
     /// Forgets outcomes of requests that were minted up to this mark. They are refused from now on (rule 13); members follow
     /// with the next question or write.
     pub fn purge<S: Store>(&mut self, store: &mut S, name: &Name, mark: u64) {

@@ -116,8 +116,12 @@ impl Run {
         let done = does(&mut changed).map(|(mut leaving, step)| {
             leaving.extend(step.calls.into_iter().map(|call| Leaving::Message(Message::Request(call))));
             leaving.extend(step.answers.into_iter().map(|(token, answer)| Leaving::Answer(token, answer)));
-            if changed.disk.is_some() && !self.hasty {
-                changed.waits.append(&mut leaving);
+            if let Some((durable, _)) = changed.disk.as_ref().filter(|_| !self.hasty) {
+                // Writes go to members while this node's disk is still at them, if nothing else waits for it.
+                let is_settled = durable == changed.replica.durable();
+                let waits = |leaves: &mut Leaving| !(is_settled && may_go_ahead(leaves));
+                let waiting: Vec<Leaving> = leaving.extract_if(.., waits).collect();
+                changed.waits.extend(waiting);
             }
             let node = Hashed::new(changed);
             let node = self.memo.borrow_mut().nodes.entry(node.hash).or_insert(node).clone();
@@ -157,6 +161,10 @@ impl Run {
             _ => true,
         })
     }
+}
+
+fn may_go_ahead(leaves: &Leaving) -> bool {
+    matches!(leaves, Leaving::Message(Message::Request(letter)) if letter.body.may_go_ahead())
 }
 
 fn may_revive(request: &Request) -> bool {

@@ -1,7 +1,7 @@
 //! A keeper with its disk: nothing of a step leaves before the disk has it.
 //!
-//! All that a step wants to send waits until what the step has written, and what it may have read, is durable: the
-//! replica's contract with its driver. One sync at a time writes all that is pending (group commit), and takes its time.
+//! All that a step wants to send waits until what the step has written, and what it may have read, is durable, but for writes
+//! that members are to keep, too: the replica's contract with its driver. One sync at a time writes all that is pending (group commit), and takes its time.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,6 +29,8 @@ pub(crate) struct Shelf {
     pub(crate) waiting: BTreeMap<Token, (Id, Back)>,
     /// What waits for the disk, each with the step that it waits for.
     leaving: VecDeque<(u64, Parting)>,
+    /// The last step that changed more than records.
+    changed: u64,
 }
 
 /// Something that leaves a machine.
@@ -46,8 +48,8 @@ impl Shelf {
             None => Keeper::new(me, incarnation, settings),
             Some(replica) => Keeper::restored(me, keeper::Durable { replica, contacts: Vec::new() }, settings),
         };
-        disk.end_step(Some(keeper.replica().durable().clone()));
-        Shelf { keeper, disk, waiting: BTreeMap::new(), leaving: VecDeque::new() }
+        let changed = disk.end_step(Some(keeper.replica().durable().clone()));
+        Shelf { keeper, disk, waiting: BTreeMap::new(), leaving: VecDeque::new(), changed }
     }
 
     /// What this machine was in the middle of is void.
@@ -105,7 +107,7 @@ impl World<'_> {
             None => Keeper::new(me, shelf.keeper.me().incarnation, settings),
             Some(replica) => Keeper::restored(me, keeper::Durable { replica, contacts }, settings),
         };
-        shelf.disk.end_step(Some(shelf.keeper.replica().durable().clone()));
+        shelf.changed = shelf.disk.end_step(Some(shelf.keeper.replica().durable().clone()));
         shelf.interrupt();
         self.hosts[host].shelf = Some(shelf);
         self.sync(host);
@@ -132,9 +134,15 @@ impl World<'_> {
             partings.extend(waited.map(|(_, back)| Parting::Answer(back, Reply::Answered(answer))));
         }
         let number = shelf.disk.end_step(persist.then(|| shelf.keeper.replica().durable().clone()));
-        let hasty = self.setup.negligence == Some(Negligence::AnswersBeforeDurable);
+        if persist {
+            shelf.changed = number;
+        }
+        let may_leave =
+            self.setup.negligence == Some(Negligence::AnswersBeforeDurable) || shelf.disk.is_durable(number);
+        let is_settled = shelf.disk.is_durable(shelf.changed);
+        let goes_ahead = |it: &Parting| matches!(it, Parting::Question(_, request) if request.may_go_ahead());
         let (now, later): (Vec<Parting>, Vec<Parting>) =
-            if hasty || shelf.disk.is_durable(number) { (partings, Vec::new()) } else { (Vec::new(), partings) };
+            partings.into_iter().partition(|parting| may_leave || (is_settled && goes_ahead(parting)));
         shelf.leaving.extend(later.into_iter().map(|parting| (number, parting)));
         now.into_iter().for_each(|parting| self.part(host, parting));
         self.sync(host);
