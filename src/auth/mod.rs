@@ -24,7 +24,7 @@ pub(crate) use key_ring::now;
 pub use key_ring::{Awaited, KeyRing, NotSigned, Sent};
 pub(crate) use nets::Nets;
 pub(crate) use replays::{Refused, Replays, WINDOW};
-pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, reply_mac};
+pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, call_mac, reply_mac};
 
 pub use tls::{Tls, TlsError, role_name};
 pub(crate) use tls::{explain, prepare, role_of, scheme};

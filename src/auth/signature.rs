@@ -7,6 +7,9 @@
 //!
 //! The answer carries `Chordal-Reply: HEX`, the MAC over `chordal-1 reply`, the nonce, the status, the SHA-256 of the body,
 //! and the same for [`REPLY_COVERED`].
+//!
+//! Calls on a connection that nodes keep for them (`node::frames`) are signed as if each was a request without headers, with a
+//! method of its own.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +32,9 @@ const COVERED: [HeaderName; 4] =
 
 /// The headers of an answer that are signed with it.
 const REPLY_COVERED: [HeaderName; 2] = [header::CONTENT_TYPE, header::ETAG];
+
+/// The status with which the answer to a call on a connection of its own is signed.
+pub(super) const CALL_STATUS: u16 = 200;
 
 /// What is signed of a request, besides what stands in the signature.
 pub(crate) struct Signed<'a> {
@@ -80,6 +86,11 @@ impl Signature {
 /// The signature of an answer to the request with this nonce.
 pub(crate) fn reply_mac(key: &Key, nonce: &[u8; 16], status: u16, headers: &HeaderMap, body: &[u8]) -> [u8; 32] {
     reply(key, nonce, status, headers, body).finalize().into_bytes().into()
+}
+
+/// The signature of an answer to a call on a connection of its own. Such calls and answers have no headers.
+pub(crate) fn call_mac(key: &Key, nonce: &[u8; 16], body: &[u8]) -> [u8; 32] {
+    reply_mac(key, nonce, CALL_STATUS, &HeaderMap::new(), body)
 }
 
 /// Whether an answer has this signature.

@@ -18,14 +18,17 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Frame, SizeHint};
 use sha2::{Digest as _, Sha256};
 
+use super::peer::PEER;
 use super::rates::Rates;
 use super::{ApiError, Kind};
 use crate::auth::{self, ClientLimits, Key, KeyRing, Refused, Replays, Role, Security, Signature, Signed, WINDOW};
+use crate::node::frames;
 
 /// The routes that only nodes may use, and those who run the ring. What changes something and is not of clients is theirs, too.
-pub(super) const OF_NODES: [(&str, &str); 7] = [
+pub(super) const OF_NODES: [(&str, &str); 8] = [
     ("POST", "/recover"),
     ("POST", "/peer"),
+    ("GET", "/peer"),
     ("POST", "/dht/join"),
     ("POST", "/dht/leave"),
     ("GET", "/dht/leave"),
@@ -119,12 +122,46 @@ impl Gate {
                        version do; docs/security.md says how";
             return Err(stranger(format!("this ring is closed to strangers: {how}")));
         };
-        let signature: Signature = given.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
-            stranger(format!(
-                "the Authorization header is not of the form `{} key=…, time=…, nonce=…, digest=…, mac=…`",
-                auth::SCHEME
-            ))
-        })?;
+        let host = called(request, if self.has_tls { ":443" } else { ":80" });
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let signed = Signed { method: request.method().as_str(), host: &host, target, headers: request.headers() };
+        self.check(keys, needed, given.as_bytes(), &signed, request.extensions().get()).map(Some)
+    }
+
+    /// Whether a call on a connection that was opened for them with this Host header is signed with the key of a node, and is what
+    /// was signed. `None` if nobody needs to sign.
+    pub(super) fn admit_call(
+        &self,
+        host: &str,
+        ends: &Ends,
+        authorization: &[u8],
+        message: &[u8],
+    ) -> Result<Option<Admitted>, ApiError> {
+        let Some(keys) = &self.keys else { return Ok(None) };
+        let signed = Signed { method: frames::METHOD, host, target: PEER, headers: &HeaderMap::new() };
+        let admitted = self.check(keys, Role::Node, authorization, &signed, Some(ends))?;
+        if Sha256::digest(message).as_slice() != admitted.digest {
+            return Err(stranger(format!("{WrongBody}; nothing was done")));
+        }
+        Ok(Some(admitted))
+    }
+
+    /// Whether a key of the ring that is good for this has signed a request, at this node, and for the first time.
+    fn check(
+        &self,
+        keys: &KeyRing,
+        needed: Role,
+        authorization: &[u8],
+        signed: &Signed<'_>,
+        ends: Option<&Ends>,
+    ) -> Result<Admitted, ApiError> {
+        let signature: Signature =
+            std::str::from_utf8(authorization).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                stranger(format!(
+                    "the Authorization header is not of the form `{} key=…, time=…, nonce=…, digest=…, mac=…`",
+                    auth::SCHEME
+                ))
+            })?;
         let keys = keys.keys();
         let key = keys.find(&signature.key).ok_or_else(|| {
             stranger(format!(
@@ -133,27 +170,24 @@ impl Gate {
                 signature.key.escape_default()
             ))
         })?;
-        let host = called(request, if self.has_tls { ":443" } else { ":80" });
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        let signed = Signed { method: request.method().as_str(), host: &host, target, headers: request.headers() };
-        if !signature.is_of(key, &signed) {
+        if !signature.is_of(key, signed) {
             return Err(stranger(format!(
                 "the signature is not that of the key {}: the secret is another one, or the request was changed on its way",
                 key.id
             )));
         }
-        self.is_me(&host, request)?;
+        self.is_me(signed.host, ends)?;
         self.take(&keys, &signature)?;
         if key.role < needed {
             let detail = format!("the key {} is that of a {}, and this takes that of a {needed}", key.id, key.role);
             return Err(ApiError::new(Kind::Forbidden, detail));
         }
-        Ok(Some(Admitted { key: Arc::clone(key), nonce: signature.nonce, digest: signature.digest }))
+        Ok(Admitted { key: Arc::clone(key), nonce: signature.nonce, digest: signature.digest })
     }
 
     /// A request to another node must not be sent to this one by somebody who has seen it.
-    fn is_me(&self, host: &str, request: &Request) -> Result<(), ApiError> {
-        let local = request.extensions().get::<Ends>().map(|ends| ends.local);
+    fn is_me(&self, host: &str, ends: Option<&Ends>) -> Result<(), ApiError> {
+        let local = ends.map(|ends| ends.local);
         let is_local = |local: SocketAddr| {
             local.to_string() == host || local.ip().is_loopback() && host == format!("localhost:{}", local.port())
         };
@@ -225,20 +259,31 @@ impl Pass {
 }
 
 /// Who has signed a request, and what.
-struct Admitted {
+pub(super) struct Admitted {
     key: Arc<Key>,
     nonce: [u8; 16],
     digest: [u8; 32],
 }
 
+impl Admitted {
+    /// The signature of the answer to a call.
+    pub(super) fn call_mac(&self, answer: &[u8]) -> [u8; 32] {
+        auth::call_mac(&self.key, &self.nonce, answer)
+    }
+}
+
 /// The layer in front of the routes.
-pub(super) async fn authenticate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+pub(super) async fn authenticate(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let admitted = gate.admit(&request);
     // Also those who are refused: guessing has a price.
     if !admitted.as_ref().is_ok_and(Pass::is_of_node)
         && let Err(too_many) = gate.count(&request)
     {
         return too_many.into_response();
+    }
+    if request.uri().path() == PEER {
+        // What comes on a connection for calls is looked at here as well.
+        request.extensions_mut().insert(Arc::clone(&gate));
     }
     match admitted {
         Ok(Pass::Anybody | Pass::Node) => next.run(request).await,
@@ -274,7 +319,7 @@ fn is_of_clients(method: &Method, path: &str) -> bool {
 }
 
 /// The `host:port` that the sender has called, in lower case.
-fn called(request: &Request, usual_port: &str) -> String {
+pub(super) fn called(request: &Request, usual_port: &str) -> String {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let host = host.to_ascii_lowercase();
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
@@ -380,6 +425,8 @@ mod tests {
         assert_eq!(role(Method::GET, "/dht/leave"), Some(Role::Node));
         assert_eq!(role(Method::HEAD, "/dht/leave"), Some(Role::Node));
         assert_eq!(role(Method::POST, "/peer"), Some(Role::Node));
+        assert_eq!(role(Method::GET, "/peer"), Some(Role::Node));
+        assert_eq!(role(Method::HEAD, "/peer"), Some(Role::Node));
         assert_eq!(role(Method::PUT, "/kv/a/b"), Some(Role::Client));
         assert_eq!(role(Method::POST, "/recover"), Some(Role::Node));
         assert_eq!(role(Method::POST, "/kv/"), Some(Role::Node), "what is not known is not for clients");

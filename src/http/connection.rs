@@ -117,14 +117,16 @@ impl Watch {
         (state.phase, state.since) = (phase, Instant::now());
     }
 
-    fn has_read(&self) {
+    /// The first bytes of a request are there, if there was none.
+    pub(super) fn has_read(&self) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
             (state.phase, state.since) = (Phase::Head, Instant::now());
         }
     }
 
-    fn has_written(&self, outcome: &Poll<io::Result<usize>>) {
+    /// The socket has taken some of what is to be written, or none.
+    pub(super) fn has_written(&self, outcome: &Poll<io::Result<usize>>) {
         let mut state = self.state();
         match outcome {
             Poll::Pending => {
@@ -158,6 +160,11 @@ impl<S> Watched<S> {
     /// Watches `socket`.
     pub(super) fn new(socket: S, watch: Arc<Watch>) -> Watched<S> {
         Watched { socket, watch, instead: Vec::new() }
+    }
+
+    /// The socket alone.
+    pub(super) fn into_inner(self) -> S {
+        self.socket
     }
 }
 

@@ -8,6 +8,7 @@ mod around;
 mod authenticate;
 mod body;
 mod bulk;
+mod calls;
 mod connection;
 mod content;
 mod db;
@@ -87,6 +88,7 @@ fn table() -> Table {
         .get("/health/ready", health::ready)
         .get("/openapi.json", openapi::document)
         .post("/peer", peer::answer)
+        .get("/peer", peer::open)
         .get("/store/{*value}", lab::store)
         .get("/lookup/{*key}", lab::lookup)
         .get("/dht/leave", lab::leave)

@@ -3,7 +3,8 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +23,7 @@ use tower::ServiceExt as _;
 
 use super::Limits;
 use super::authenticate::Ends;
+use super::calls::{Onward, Taking};
 use super::connection::{Answer, Watch, Watched};
 use super::places::{Admission, Hold, Place, Places, Refusal, Share, refuse};
 use crate::auth::{Tls, role_of};
@@ -63,6 +65,11 @@ pub async fn serve_tls(
     serve_from(listener, router, limits, Some(tls), shutdown).await;
     Ok(())
 }
+
+/// What a connection is read from and written to, with or without TLS.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for S {}
 
 /// Where connections come from.
 trait Source {
@@ -202,30 +209,60 @@ impl Server {
         }
     }
 
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, ends: Ends, place: Place) {
+    async fn talk<S: Socket>(&self, stream: S, ends: Ends, place: Place) {
+        let onward = Arc::new(OnceLock::new());
+        let ended = self.talk_http(stream, ends, &place, &onward).await;
+        if let (true, Some(onward)) = (ended, onward.get()) {
+            self.take_calls::<S>(onward.clone(), place).await;
+        }
+    }
+
+    /// Answers requests; whether the connection ended by itself, which it does also when it is upgraded.
+    async fn talk_http<S: Socket>(&self, stream: S, ends: Ends, place: &Place, onward: &Arc<OnceLock<Onward>>) -> bool {
         let watch = place.watch();
-        let service = service_fn(|request| self.answer(request, ends, &watch, place.hold()));
+        let service = service_fn(|request| self.answer(request, ends, &watch, place.hold(), Arc::clone(onward)));
         let socket = TokioIo::new(Watched::new(stream, watch.clone()));
-        let mut talk = pin!(self.http.serve_connection(socket, service));
+        let mut talk = pin!(self.http.serve_connection(socket, service).with_upgrades());
+        let talking = |closing, cx: &mut Context<'_>| {
+            if closing {
+                talk.as_mut().graceful_shutdown();
+            }
+            talk.as_mut().poll(cx).map(|_| ())
+        };
+        self.until_over(&watch, talking).await
+    }
+
+    /// Goes on with calls on a connection that was upgraded for them.
+    async fn take_calls<S: Socket>(&self, onward: Onward, place: Place) {
+        let Ok(upgraded) = onward.upgrade.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Watched<S>>>() else { return };
+        let (socket, watch) = (parts.io.into_inner().into_inner(), place.watch());
+        let mut taking = Taking::new(onward.calls, socket, &parts.read_buf, watch.clone(), place.hold());
+        watch.answered();
+        self.until_over(&watch, |closing, cx| taking.poll(closing, cx)).await;
+    }
+
+    /// Polls a connection until it has ended or must end; whether it ended by itself. It is told to close, and to finish what is under
+    /// way, when the server stops or its place is needed.
+    async fn until_over(&self, watch: &Watch, mut connection: impl FnMut(bool, &mut Context<'_>) -> Poll<()>) -> bool {
         let mut alarm = pin!(sleep_until(Instant::now() + self.limits.idle));
         let mut closing = false;
         loop {
             tokio::select! {
                 biased;
-                () = self.cut.cancelled() => return,
+                () = self.cut.cancelled() => return false,
                 () = self.shutdown.cancelled(), if !closing => closing = true,
                 () = watch.eviction(), if !closing => {
                     if !watch.is_busy() {
-                        return;
+                        return false;
                     }
                     closing = true;
                 }
-                () = poll_fn(|cx| match talk.as_mut().poll(cx) {
-                    std::task::Poll::Ready(_) => std::task::Poll::Ready(()),
-                    std::task::Poll::Pending => watch.poll_overdue(alarm.as_mut(), cx),
-                }) => return,
+                ended = poll_fn(|cx| match connection(closing, cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    Poll::Pending => watch.poll_overdue(alarm.as_mut(), cx).map(|()| false),
+                }) => return ended,
             }
-            talk.as_mut().graceful_shutdown();
         }
     }
 
@@ -235,6 +272,7 @@ impl Server {
         ends: Ends,
         watch: &Arc<Watch>,
         hold: Hold,
+        onward: Arc<OnceLock<Onward>>,
     ) -> impl Future<Output = Result<Response<Answer>, std::convert::Infallible>> + use<> {
         watch.asked();
         let mut request = request.map(Body::new);
@@ -242,7 +280,14 @@ impl Server {
         request.extensions_mut().insert(hold);
         request.extensions_mut().insert(ends);
         let (answer, watch) = (self.router.clone().oneshot(request), watch.clone());
-        async move { answer.await.map(|response| response.map(|body| Answer::new(body, watch))) }
+        async move {
+            let mut response = answer.await?;
+            if let Some(calls) = response.extensions_mut().remove::<Onward>() {
+                // There is nothing to be asked after it in HTTP, so it comes once.
+                let _ = onward.set(calls);
+            }
+            Ok(response.map(|body| Answer::new(body, watch)))
+        }
     }
 
     /// Waits for what is under way, and cuts what takes too long.

@@ -145,7 +145,7 @@ impl Driver {
                 open.extend(next);
             }
             let Some(call) = open.pop_front() else { return };
-            let outcome = self.ask(&call.to, &call.request).await.map_err(|_| Unreachable);
+            let outcome = self.ask(&call.to, call.request.clone()).await.map_err(|_| Unreachable);
             let mut core = self.lock();
             let step = core.chord.resume(self.now(), call, outcome);
             let ticket = self.submit(&mut core);
@@ -154,14 +154,14 @@ impl Driver {
     }
 
     /// Asks a node, which may be this one.
-    pub(crate) async fn ask(self: &Arc<Self>, to: &Contact, request: &Request) -> Result<Reply, NoAnswer> {
-        let (envelope, me) = {
+    pub(crate) async fn ask(self: &Arc<Self>, to: &Contact, request: Request) -> Result<Reply, NoAnswer> {
+        let envelope = {
             let core = self.lock();
             let from = core.chord.me().clone();
             let ring = core.chord.ring().map(|ring| ring.id);
-            (Envelope { ring, from: from.clone(), request: request.clone() }, from)
+            Envelope { ring, from, request }
         };
-        if *to == me {
+        if *to == envelope.from {
             return Ok(Box::pin(self.answer(envelope)).await);
         }
         let answer = self.transport.call(&to.addr, &envelope).await;
@@ -270,7 +270,7 @@ impl Driver {
     /// take this node for dead because the joiner is.
     async fn invite(self: &Arc<Self>, joiner: &Contact, ring: Ring) -> Reply {
         let silent = |reason: &str| Reply::Refused(Refusal::Settled(format!("it does not answer: {reason}")));
-        match tokio::time::timeout(INVITATION, self.ask(joiner, &Request::Invite(ring))).await {
+        match tokio::time::timeout(INVITATION, self.ask(joiner, Request::Invite(ring))).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(NoAnswer(reason))) => silent(&reason),
             Err(_) => silent("no answer in time"),

@@ -127,7 +127,7 @@ impl Node {
         }
         for contact in contacts.iter().take(BLAMED) {
             // Procedures know no more than that there was no answer; people want to know why.
-            if let Err(no_answer) = driver.ask(contact, &Request::Hello).await {
+            if let Err(no_answer) = driver.ask(contact, Request::Hello).await {
                 reason = format!("{contact} gives no answer that can be used: {no_answer}");
                 break;
             }
@@ -146,7 +146,7 @@ impl Node {
     async fn check_room_through(&self, contacts: &[Contact]) -> Result<(), NodeError> {
         for contact in contacts {
             let Ok(Reply::Hello { me, ring: Some(ring), membership }) =
-                self.inner.driver.ask(contact, &Request::Hello).await
+                self.inner.driver.ask(contact, Request::Hello).await
             else {
                 continue;
             };
@@ -164,7 +164,7 @@ impl Node {
         let mut row = vec![member.clone()];
         let mut asked = 0;
         while asked < row.len() && row.len() <= most {
-            let reply = self.inner.driver.ask(&row[asked], &Request::Neighbours).await;
+            let reply = self.inner.driver.ask(&row[asked], Request::Neighbours).await;
             if let Ok(Reply::Neighbours { successors, .. }) = reply {
                 let new = successors.into_iter().filter(|contact| contact.id != *newcomer && !row.contains(contact));
                 row.extend(new.collect::<Vec<_>>());

@@ -8,6 +8,7 @@ mod config;
 mod detector;
 mod driver;
 mod error;
+pub(crate) mod frames;
 mod happenings;
 mod info;
 mod join;
@@ -24,6 +25,7 @@ mod transport;
 mod values;
 mod wire;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -264,7 +266,7 @@ impl Node {
                 self.check_room(&self.contact(), &joiner.id).await?;
             }
             let request = Request::Welcome(joiner.clone());
-            match self.inner.driver.ask(&owner, &request).await {
+            match self.inner.driver.ask(&owner, request).await {
                 Ok(Reply::Accepted) => {}
                 Ok(Reply::Refused(refusal)) => return Err(refused_by(&joiner, refusal)),
                 Ok(_) => return Err(unexpected(&owner)),
@@ -324,7 +326,7 @@ impl Node {
 
     async fn hello(&self, addr: &str) -> Result<(Contact, Option<Ring>, Membership), NodeError> {
         let named = Contact::at(addr, "");
-        match self.inner.driver.ask(&named, &Request::Hello).await {
+        match self.inner.driver.ask(&named, Request::Hello).await {
             Ok(Reply::Hello { me, ring, membership }) => Ok((me, ring, membership)),
             Ok(Reply::Refused(refusal)) => Err(refused_by(&named, refusal)),
             Ok(_) => Err(unexpected(&named)),
@@ -405,9 +407,16 @@ impl Node {
 
     /// POST /peer: what another node asks. Both sides are encoded.
     pub async fn answer(&self, envelope: Bytes) -> Result<Vec<u8>, NodeError> {
-        let envelope = wire::decode_envelope(&envelope)
+        let answering = self.answering(&envelope)?;
+        Ok(answering.await)
+    }
+
+    /// The same, with what was asked taken from where it lies.
+    pub(crate) fn answering(&self, envelope: &[u8]) -> Result<impl Future<Output = Vec<u8>> + Send + use<>, NodeError> {
+        let envelope = wire::decode_envelope(envelope)
             .map_err(|error| NodeError::Invalid { reason: format!("this is no message of a node: {error}") })?;
-        Ok(wire::encode_reply(&self.inner.driver.answer(envelope).await))
+        let driver = Arc::clone(&self.inner.driver);
+        Ok(async move { wire::encode_reply(&driver.answer(envelope).await) })
     }
 
     /// Is cancelled when the node stops: streams and connections end on it.

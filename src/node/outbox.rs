@@ -124,7 +124,7 @@ impl Outside for Arc<Outbox> {
                 while let Some(request) = outbox.next(&to.addr) {
                     let Some(driver) = outbox.driver.get().and_then(Weak::upgrade) else { return };
                     let is_large = request.weight() > LARGE;
-                    let outcome = driver.ask(&to, &Request::Keep(request)).await;
+                    let outcome = driver.ask(&to, Request::Keep(request)).await;
                     // First, for what is heard now may want the next large one sent.
                     if is_large {
                         outbox.large_one_arrived(&to.addr);

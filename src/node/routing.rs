@@ -94,7 +94,7 @@ impl Router {
             }
             let request = Request::Route { key: id, mode, excluding: None };
             let asked = Instant::now();
-            let answer = driver.ask(&contact, &request).await;
+            let answer = driver.ask(&contact, request).await;
             trace.push(Asked { contact: contact.clone(), why, took: asked.elapsed(), answered: answer.is_ok() });
             match answer {
                 Ok(Reply::Route(NextHop::Owner { range, .. })) if range.contains(&id) => {
@@ -241,7 +241,7 @@ impl Router {
     }
 
     async fn ask_there(&self, target: &Contact, operation: &Operation) -> Result<Reply, NoAnswer> {
-        self.driver.ask(target, &Request::Operate(operation.clone())).await
+        self.driver.ask(target, Request::Operate(operation.clone())).await
     }
 
     async fn ask_here(&self, tries: &Tries, operation: &Operation) -> Result<Reply, NoAnswer> {

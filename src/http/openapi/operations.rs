@@ -265,6 +265,9 @@ fn node() -> Vec<Operation> {
         Operation::new("POST", "/peer", "nodes", "peer")
             .takes(binary.clone())
             .answers(200, json!({ "description": "The reply", "content": binary })),
+        Operation::new("GET", "/peer", "nodes", "peerCalls")
+            .answers(101, json!({ "description": "With Upgrade: chordal-peer, the connection goes on with calls" }))
+            .fails(405, "The connection is not to be upgraded to chordal-peer"),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The server and the layer around the routes, over real sockets on loopback.
 
 mod around;
+mod calls;
 mod server;
 
 use std::future::Future;

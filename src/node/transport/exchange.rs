@@ -5,19 +5,19 @@ use std::io::ErrorKind;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use chordal_protocol::{Reply, Request, keeper};
 use reqwest::header::{AUTHORIZATION, HOST, HeaderMap};
 use tokio::runtime::Handle;
 
 use super::super::{Config, wire};
-use super::Caller;
+use super::{Caller, Question};
 use crate::auth;
 use crate::http::PEER_BODY;
 use crate::node::KEY_LIMIT;
 
 /// Where nodes are asked.
-const PEER: &str = "/peer";
+pub(super) const PEER: &str = "/peer";
 
 /// The largest answer to a question whose answer has no content in it.
 pub(super) const PLAIN_ANSWER: usize = 1 << 20;
@@ -28,6 +28,19 @@ pub(super) fn longest_answer(request: &Request) -> usize {
         Request::Keep(keeper::Request::Letters { .. }) => PEER_BODY,
         Request::Operate(_) => Config::LARGEST_VALUE_LIMIT + 2 * KEY_LIMIT + PLAIN_ANSWER,
         _ => PLAIN_ANSWER,
+    }
+}
+
+/// Whether the answer to this may be the content of a range. Whoever keeps it answers that with pages, or with all that was written
+/// lately.
+pub(super) fn brings_content(request: &Request) -> bool {
+    use chordal_protocol::replica::Request as Letter;
+    let Request::Keep(request) = request else { return false };
+    match request {
+        keeper::Request::Letters { letters, .. } => {
+            !letters.iter().all(|letter| matches!(letter.body, Letter::Confirm { .. } | Letter::Store { .. }))
+        }
+        _ => true,
     }
 }
 
@@ -54,7 +67,7 @@ impl Failure {
         matches!(self, Failure::Refused | Failure::Unusable(_))
     }
 
-    fn of(error: &reqwest::Error) -> Failure {
+    pub(super) fn of(error: &reqwest::Error) -> Failure {
         if error.is_timeout() {
             return Failure::Silent;
         }
@@ -81,24 +94,16 @@ pub(super) async fn exchange(
     client: &reqwest::Client,
     caller: &Caller,
     addr: &str,
-    body: Bytes,
-    longest: usize,
+    question: &Question,
     limit: Duration,
 ) -> Outcome {
-    match post(client, caller, addr, body.clone(), longest, limit).await {
-        Err(Failure::Broken(_)) => post(client, caller, addr, body, longest, limit).await,
+    match post(client, caller, addr, question, limit).await {
+        Err(Failure::Broken(_)) => post(client, caller, addr, question, limit).await,
         outcome => outcome,
     }
 }
 
-async fn post(
-    client: &reqwest::Client,
-    caller: &Caller,
-    addr: &str,
-    body: Bytes,
-    longest: usize,
-    limit: Duration,
-) -> Outcome {
+async fn post(client: &reqwest::Client, caller: &Caller, addr: &str, question: &Question, limit: Duration) -> Outcome {
     caller.may_call(addr).map_err(Failure::Unusable)?;
     let began = Instant::now();
     let broken = |error: reqwest::Error| Failure::of(&error);
@@ -106,16 +111,17 @@ async fn post(
     let mut request = client.post(format!("{}://{addr}{PEER}", caller.scheme)).timeout(limit).header(HOST, addr);
     let mut awaited = None;
     if let Some(keys) = &caller.keys {
-        let sent = keys.sign("POST", addr, PEER, &HeaderMap::new(), &body);
+        let sent = keys.sign("POST", addr, PEER, &HeaderMap::new(), &question.message);
         request = request.header(AUTHORIZATION, sent.authorization);
         awaited = Some(sent.awaited);
     }
-    let request = request.body(body);
+    let request = request.body(question.message.clone());
     let mut response = request.send().await.map_err(broken)?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     let mut answer = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(broken)? {
+        let longest = question.longest_answer;
         if answer.len() + chunk.len() > longest {
             return Err(Failure::Unusable(format!("its answer is longer than {longest} bytes")));
         }

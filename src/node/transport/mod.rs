@@ -1,6 +1,8 @@
 //! How a node asks another: behind one trait, so that the way can change and tests can bring their own.
 
 mod exchange;
+mod stream;
+mod streams;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,14 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chordal_protocol::replica::{Answer, Operation};
 use chordal_protocol::{Envelope, Reply, Request};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::{sleep_until, timeout};
 
 use super::detector::{Detector, Kind, Patience, Standing, stood_still};
-use super::wire;
+use super::{frames, wire};
 use crate::auth::{self, KeyRing, Nets, Security};
-use exchange::{Failure, PLAIN_ANSWER, UnderWay, longest_answer};
+use exchange::{Failure, Outcome, UnderWay, brings_content, longest_answer};
+use stream::Came;
+use streams::Streams;
 
 /// The asked node gave no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +69,8 @@ impl Peers {
     }
 }
 
-/// Asks over HTTP: `POST /peer`.
+/// Asks over HTTP: `POST /peer`, or on a connection to a node that is asked much, upgraded for that (`GET /peer`), where a call
+/// costs a fraction. See docs/decisions/0012-calls-between-nodes.md.
 ///
 /// A node whose answer is late is asked once more, on a connection of its own, before it is given up; until then the first
 /// answer counts as well. See docs/decisions/0006-failure-detection.md.
@@ -73,8 +79,37 @@ pub struct HttpTransport {
     client: reqwest::Client,
     /// Without kept connections: what a late node is asked with. A connection from before a cut may stay mute after it.
     afresh: reqwest::Client,
+    streams: Arc<Streams>,
     peers: Arc<Peers>,
     caller: Arc<Caller>,
+}
+
+/// What is asked, and what is to be known of it on its way.
+#[derive(Debug)]
+struct Question {
+    message: Bytes,
+    longest_answer: usize,
+    answer_may_be_long: bool,
+    kind: Kind,
+    /// Whether a value is asked for.
+    is_read: bool,
+}
+
+impl Question {
+    fn of(envelope: &Envelope) -> Question {
+        Question {
+            message: Bytes::from(wire::encode_envelope(envelope)),
+            longest_answer: longest_answer(&envelope.request),
+            answer_may_be_long: brings_content(&envelope.request),
+            kind: Kind::of(&envelope.request),
+            is_read: matches!(envelope.request, Request::Operate(Operation::Get(_))),
+        }
+    }
+
+    /// Whether who is asked lives.
+    fn greeting(envelope: &Envelope) -> Question {
+        Question::of(&Envelope { request: Request::Hello, ring: envelope.ring, from: envelope.from.clone() })
+    }
 }
 
 /// How a node shows to others who it is, and whom it calls.
@@ -111,16 +146,39 @@ impl HttpTransport {
         };
         let (keys, scheme) = (security.keys.clone(), auth::scheme(security.tls.as_ref()));
         let caller = Arc::new(Caller { keys, scheme, nets });
-        Ok(HttpTransport { client: client(POOLED)?, afresh: client(0)?, peers, caller })
+        let (client, afresh) = (client(POOLED)?, client(0)?);
+        let streams = Streams::new(client.clone(), Arc::clone(&caller));
+        Ok(HttpTransport { client, afresh, streams, peers, caller })
     }
 
     /// Asks; what comes of it is noted even if nobody waits for it any more.
-    fn exchange(&self, client: &reqwest::Client, addr: &str, body: Bytes, longest: usize, kind: Kind) -> UnderWay {
+    fn exchange(&self, addr: &str, question: Question) -> UnderWay {
+        self.noted(addr, &self.client, Some(Arc::clone(&self.streams)), question)
+    }
+
+    /// The same on a connection of its own.
+    fn exchange_afresh(&self, addr: &str, question: Question) -> UnderWay {
+        self.noted(addr, &self.afresh, None, question)
+    }
+
+    fn noted(
+        &self,
+        addr: &str,
+        client: &reqwest::Client,
+        streams: Option<Arc<Streams>>,
+        question: Question,
+    ) -> UnderWay {
         let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
         let caller = Arc::clone(&self.caller);
         UnderWay::new(async move {
+            let kind = question.kind;
             let limit = peers.patience.bounds(kind).limit;
-            let outcome = exchange::exchange(&client, &caller, &addr, body, longest, limit).await;
+            // Large, and most calls have no need of it.
+            let post = || Box::pin(exchange::exchange(&client, &caller, &addr, &question, limit));
+            let outcome = match &streams {
+                Some(streams) => on_stream_or(streams, &addr, &question, limit, post).await,
+                None => post().await,
+            };
             peers.with(|detector, now| match &outcome {
                 Ok((_, took)) => detector.answered(&addr, kind, *took, now),
                 Err(failure) if failure.is_final() => detector.condemn(&addr, now),
@@ -135,18 +193,15 @@ impl HttpTransport {
         if kind == Kind::Route && self.peers.is_passed_over(addr) {
             return Err(Failure::Silent);
         }
-        let body = Bytes::from(wire::encode_envelope(envelope));
-        let greeting = || {
-            let hello = Envelope { request: Request::Hello, ring: envelope.ring, from: envelope.from.clone() };
-            Bytes::from(wire::encode_envelope(&hello))
-        };
-        if self.peers.with(|detector, _| detector.standing(addr)) == Standing::Condemned {
+        let (standing, mut late_after) =
+            self.peers.with(|detector, _| (detector.standing(addr), detector.late_after(addr, kind)));
+        if standing == Standing::Condemned {
             // One that was given up is not waited for as if nothing had been; and if it lives, it has as long as any other.
-            self.heard(addr, &mut self.exchange(&self.afresh, addr, greeting(), PLAIN_ANSWER, Kind::Ring)).await?;
+            self.heard(addr, &mut self.exchange_afresh(addr, Question::greeting(envelope))).await?;
+            late_after = self.late_after(addr, kind);
         }
         let began = tokio::time::Instant::now();
-        let late_after = self.late_after(addr, kind);
-        let mut first = self.exchange(&self.client, addr, body.clone(), longest_answer(&envelope.request), kind);
+        let mut first = self.exchange(addr, Question::of(envelope));
         match within(late_after, first.outcome()).await {
             Some(Ok(reply)) => return Ok(reply),
             Some(Err(failure)) if failure.is_final() => return Err(failure),
@@ -157,8 +212,8 @@ impl HttpTransport {
         }
         // What failed sooner may have been a breath of the network: it has the same time.
         sleep_until(began + late_after).await;
-        let again = if kind == Kind::Ring { body } else { greeting() };
-        let mut probe = self.exchange(&self.afresh, addr, again, PLAIN_ANSWER, Kind::Ring);
+        let again = if kind == Kind::Ring { Question::of(envelope) } else { Question::greeting(envelope) };
+        let mut probe = self.exchange_afresh(addr, again);
         let heard = tokio::select! {
             reply = first.answer() => return Ok(reply),
             heard = self.heard(addr, &mut probe) => heard?,
@@ -184,6 +239,36 @@ impl HttpTransport {
     fn late_after(&self, addr: &str, kind: Kind) -> Duration {
         self.peers.with(|detector, _| detector.late_after(addr, kind))
     }
+}
+
+/// Asks on the connection that is kept for calls to the node, if there is one and the question is for there; else, and where that
+/// connection breaks under it, by `POST /peer`.
+async fn on_stream_or<P: Future<Output = Outcome>>(
+    streams: &Arc<Streams>,
+    addr: &str,
+    question: &Question,
+    limit: Duration,
+    post: impl FnOnce() -> P,
+) -> Outcome {
+    let is_short = !question.answer_may_be_long && question.message.len() <= frames::LONGEST;
+    let stream = if is_short { streams.to(addr) } else { None };
+    let Some(stream) = stream else { return post().await };
+    if !(question.is_read && stream.reads_are_long())
+        && let Some(coming) = streams.call(&stream, addr, &question.message, limit)
+    {
+        match coming.await {
+            Ok(Ok(Came::Answer(reply, took))) => return Ok((reply, took)),
+            // Every message is safe to send twice.
+            Ok(Ok(Came::TooLong) | Err(Failure::Broken(_))) | Err(_) => {}
+            Ok(Err(failure)) => return Err(failure),
+        }
+    }
+    let outcome = post().await;
+    // Values that are as long as the last would be looked for twice.
+    if let Ok((Reply::Answered(Answer::Read(Some(record))), _)) = &outcome {
+        stream.note_read(record.weight());
+    }
+    outcome
 }
 
 /// Finds the addresses of a name, as far as they may be called. What it finds is what is connected to: a name that leads

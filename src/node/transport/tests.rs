@@ -147,3 +147,119 @@ async fn what_makes_no_sense_is_final() {
     assert!(ask(&transport, &addr, Request::Hello).await.is_err());
     assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
 }
+
+/// Asks until there is a connection for calls.
+async fn ask_much(transport: &HttpTransport, addr: &str) {
+    let opened = async {
+        loop {
+            assert!(matches!(ask(transport, addr, Request::Hello).await, Ok(Reply::Hello { .. })));
+            if transport.streams.to(addr).is_some() {
+                break;
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), opened).await.expect("it should be open by now");
+}
+
+#[tokio::test]
+async fn who_is_asked_much_is_asked_on_one_connection_and_who_is_gone_is_refused_at_once() {
+    let node = crate::Node::builder().start().await.unwrap();
+    let (addr, transport) = (node.addr(), transport());
+    ask_much(&transport, &addr).await;
+    let many = (0..300).map(|_| ask(&transport, &addr, Request::Hello));
+    for answer in futures_util::future::join_all(many).await {
+        assert!(matches!(answer, Ok(Reply::Hello { .. })), "{answer:?}");
+    }
+    let began = Instant::now();
+    node.stop().await;
+    // The connection did not keep it, and it is known at once that nobody is there.
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let answer = ask(&transport, &addr, Request::Hello).await;
+    assert_eq!(answer, Err(NoAnswer("Connection refused".to_owned())));
+    assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
+
+    let port = addr.rsplit_once(':').unwrap().1.parse().unwrap();
+    let again = crate::Node::builder().port(port).start().await.unwrap();
+    assert_eq!(again.addr(), addr);
+    ask_much(&transport, &addr).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_under_calls_costs_none_of_them() {
+    let node = crate::Node::builder().start().await.unwrap();
+    let (addr, transport) = (node.addr(), transport());
+    ask_much(&transport, &addr).await;
+    let stream = transport.streams.to(&addr).unwrap();
+    let calls = (0..20).map(|_| ask(&transport, &addr, Request::Hello));
+    let cut = async {
+        tokio::task::yield_now().await;
+        stream.cut();
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(calls), cut);
+    for answer in answers {
+        assert!(matches!(answer, Ok(Reply::Hello { .. })), "{answer:?}");
+    }
+    ask_much(&transport, &addr).await;
+}
+
+#[tokio::test]
+async fn who_knows_no_such_connections_is_asked_for_one_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let upgrade = async move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        axum::http::StatusCode::METHOD_NOT_ALLOWED
+    };
+    let answer = async || wire::encode_reply(&Reply::Accepted);
+    let router = axum::Router::new().route("/peer", axum::routing::post(answer).get(upgrade));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let transport = transport();
+    let refused = async {
+        while asked.load(Ordering::SeqCst) == 0 {
+            assert_eq!(ask(&transport, &addr, Request::Neighbours).await, Ok(Reply::Accepted));
+        }
+    };
+    timeout(Duration::from_secs(10), refused).await.expect("it should have been asked for by now");
+    for _ in 0..50 {
+        assert_eq!(ask(&transport, &addr, Request::Neighbours).await, Ok(Reply::Accepted));
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_is_asked_now_and_then_has_no_connection_for_calls() {
+    let node = crate::Node::builder().start().await.unwrap();
+    let (addr, transport) = (node.addr(), transport());
+    // Three are few, however quickly they come.
+    for _ in 0..3 {
+        assert!(matches!(ask(&transport, &addr, Request::Hello).await, Ok(Reply::Hello { .. })));
+    }
+    assert!(!transport.streams.knows_way(&addr));
+}
+
+#[tokio::test]
+async fn values_too_long_for_the_connection_come_all_the_same() {
+    let node = crate::Node::builder().start().await.unwrap();
+    node.ready().await.unwrap();
+    let (addr, transport) = (node.addr(), transport());
+    let values = [vec![b'a'; 2 * frames::LONGEST], vec![b'b'; 10]];
+    for (key, value) in ["long", "short"].iter().zip(&values) {
+        node.put(key, value.clone()).await.unwrap();
+    }
+    ask_much(&transport, &addr).await;
+    let ring = node.inner.driver.lock().chord.ring().map(|ring| ring.id);
+    for (key, value) in [("long", &values[0]), ("long", &values[0]), ("short", &values[1]), ("short", &values[1])] {
+        let request = Request::Operate(Operation::Get(Id::of(key)));
+        let envelope = Envelope { ring, from: Contact::at("127.0.0.1:1", "asker"), request };
+        match transport.call(&addr, &envelope).await {
+            Ok(Reply::Answered(Answer::Read(Some(record)))) => {
+                assert!(matches!(record.content, chordal_protocol::Content::Value { bytes, .. } if bytes == *value));
+            }
+            other => panic!("{key}: {other:?}"),
+        }
+        let stream = transport.streams.to(&addr).expect("it is still open");
+        assert_eq!(stream.reads_are_long(), key == "long");
+    }
+}
