@@ -5,11 +5,13 @@
 //! - [`ring`]: a ring under a secret, run by `tasks`, and who joins it
 //! - [`rotation`]: keys replaced while the ring runs
 //! - [`tls`]: a ring of mutual TLS
+//! - [`calls`]: connections that nodes keep for their calls
 //! - [`limits`]: what one client may ask, and whom a node calls
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls;
 mod limits;
 mod ring;
 mod roles;
