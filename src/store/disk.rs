@@ -1,8 +1,8 @@
-//! The store on disk: one redb file.
+//! The store on disk: a redb file, and a log in front of it.
 //!
 //! Tables: `records` and `outcomes` under the number of their piece, `areas` with their pieces, `state` (name to bytes) and `about`
-//! (the format of the file). Every transaction is durable when it returns. One that is not in a hurry leaves the file such that
-//! opening it after a crash needs no repair.
+//! (the format of the file). Every transaction is durable when it returns: in the log, or, where that is full, in the file with
+//! all that the log had. The file can be opened after a crash without being read through.
 //!
 //! After a failed read or write redb refuses everything until the file is opened again, and after a failed commit it
 //! refuses to write. So whatever fails here gives up the open database, and the next call opens the file anew: a disk
@@ -13,30 +13,29 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
 use chordal_protocol::replica::Area;
 use chordal_protocol::{Id, Record, RequestId, Version};
-use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    WriteTransaction,
+};
 
 use super::areas::{Areas, Shelf};
 use super::aside;
 use super::codec::{self, Damaged, outcome_key, record_key};
 use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
+use super::log::{self, Log};
 use super::order::page;
 use super::piece::{self, Piece};
-use super::transaction::{Open, about_of, decoded, gone, name_of, rows, transactions};
+use super::transaction::{Open, about_of, decoded, gone, name_of, redo, rows, transactions};
 use super::{Store, StoreError, Transaction};
 
 /// How often a read is tried while commits keep failing beside it.
 const READ_ATTEMPTS: usize = 3;
 
-/// How soon after the last transaction the next one is in a hurry. It then syncs the file once and not twice, and opening the
-/// file after a crash needs a repair that reads all of it (docs/decisions/0009-the-way-to-the-disk.md).
-const HURRY: Duration = Duration::from_millis(20);
-
-/// How to open the database, the first time and after each failure. It must keep others out for as long as it lives.
-pub(super) type OpenFile = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+/// How to open the database and its log, the first time and after each failure. It must keep others out for as long as it lives.
+pub(super) type OpenFile = Box<dyn Fn() -> Result<(Database, log::Place), StoreError> + Send + Sync>;
 
 /// A [`Store`] in a data directory, which it keeps to itself until it is dropped.
 pub struct DiskStore {
@@ -45,8 +44,8 @@ pub struct DiskStore {
     open: OpenFile,
     /// Where files may be put beside the store.
     directory: Option<PathBuf>,
-    /// Held by whoever changes something, with when the last change ended. Never taken while `areas` is held.
-    writing: Mutex<Option<Instant>>,
+    /// Held by whoever changes something. Never taken while `areas` is held.
+    writing: Mutex<()>,
     /// What is remembered of the areas as they are on disk. Held for a moment, and not while a transaction is made.
     areas: Mutex<Memory>,
 }
@@ -63,9 +62,16 @@ enum Memory {
 
 /// The open database. Readers and the writer share it; opening and closing it excludes them.
 struct Current {
-    database: Option<Database>,
+    database: Option<Logged>,
     /// How many were opened before it: who found it broken gives up this one and no later one.
     number: u64,
+}
+
+/// A database and the log in front of it. What has been committed is in the database; what is durable is in one of the two.
+struct Logged {
+    database: Database,
+    /// Locked by whoever changes something.
+    log: Mutex<Log>,
 }
 
 /// Why something was not done.
@@ -95,11 +101,12 @@ impl DiskStore {
 
     /// Over what this opens; `name` is what people know it by.
     pub(super) fn over(name: &str, open: OpenFile) -> Result<DiskStore, StoreError> {
-        let database = open()?;
+        let (database, log) = open()?;
+        let database = guarded(|| Logged::open(database, log)).map_err(|error| file::unopened(name, &error))?;
         let current = RwLock::new(Current { database: Some(database), number: 0 });
-        let (writing, areas) = (Mutex::new(None), Mutex::new(Memory::Nothing));
+        let (writing, areas) = (Mutex::new(()), Mutex::new(Memory::Nothing));
         let store = DiskStore { current, open, directory: None, writing, areas };
-        match store.attempt(read_areas) {
+        match store.attempt(|logged| read_areas(&logged.database)) {
             Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
             Err(Failure::Unopened(error)) => return Err(error),
             Err(Failure::Database(error)) => return Err(file::unopened(name, &error)),
@@ -141,7 +148,7 @@ impl DiskStore {
     }
 
     /// Does something with the database, which is given up if that fails.
-    fn attempt<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, Failure> {
+    fn attempt<T>(&self, work: impl FnOnce(&Logged) -> Result<T, redb::Error>) -> Result<T, Failure> {
         self.ensure_open().map_err(Failure::Unopened)?;
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let number = current.number;
@@ -158,10 +165,11 @@ impl DiskStore {
 
     /// Reads, and again where a commit has just broken the database under the reader.
     fn read<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let mut outcome = self.attempt(&work);
+        let work = |logged: &Logged| work(&logged.database);
+        let mut outcome = self.attempt(work);
         for _ in 1..READ_ATTEMPTS {
             match outcome {
-                Err(Failure::Database(redb::Error::PreviousIo)) => outcome = self.attempt(&work),
+                Err(Failure::Database(redb::Error::PreviousIo)) => outcome = self.attempt(work),
                 _ => break,
             }
         }
@@ -174,7 +182,9 @@ impl DiskStore {
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.database.is_none() {
-            current.database = Some((self.open)()?);
+            let (database, log) = (self.open)()?;
+            let opened = guarded(|| Logged::open(database, log));
+            current.database = Some(opened.map_err(|error| StoreError::from(Failure::Database(error)))?);
             current.number += 1;
         }
         Ok(())
@@ -203,14 +213,10 @@ impl Store for DiskStore {
     }
 
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
-        let mut last = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.with_areas(Areas::clone)?;
         let mut after = None;
-        let hurries = last.is_some_and(|last| last.elapsed() < HURRY);
-        let outcome = self.attempt(|database| transact(database, before.clone(), hurries, work, &mut after));
-        if matches!(outcome, Ok(true)) {
-            *last = Some(Instant::now());
-        }
+        let outcome = self.attempt(|logged| logged.transact(before.clone(), work, &mut after));
         let mut memory = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
         match (outcome, after) {
             (Ok(changed), Some(after)) => {
@@ -281,31 +287,62 @@ fn read_transactions(database: &Database) -> Result<u64, redb::Error> {
     transactions(&database.begin_read()?.open_table(STATE)?)
 }
 
-/// Does the work. What is to be remembered is told before the commit, which may fail and have happened.
-fn transact(
-    database: &Database,
-    areas: Areas,
-    hurries: bool,
-    work: &mut dyn FnMut(&mut dyn Transaction),
-    after: &mut Option<Areas>,
-) -> Result<bool, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(!hurries);
-    let changed = {
-        let mut open = Open::begin(&transaction, areas)?;
-        work(&mut open);
-        let (areas, changed) = open.end()?;
-        *after = Some(areas);
-        changed
-    };
-    // What changes nothing rests on what is durable already.
-    if changed {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
+impl Logged {
+    /// The database with all that the log has beyond it.
+    fn open(database: Database, log: log::Place) -> Result<Logged, redb::Error> {
+        let (log, found) = Log::open(log, read_transactions(&database)?)?;
+        if found.changes().next().is_some() {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::None)?;
+            redo(&transaction, found.changes())?;
+            transaction.commit()?;
+        }
+        Ok(Logged { database, log: Mutex::new(log) })
     }
-    Ok(changed)
+
+    /// Does the work. What is to be remembered is told before the commit, which may fail and have happened.
+    fn transact(
+        &self,
+        areas: Areas,
+        work: &mut dyn FnMut(&mut dyn Transaction),
+        after: &mut Option<Areas>,
+    ) -> Result<bool, redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        let (number, changes) = {
+            let mut open = Open::begin(&transaction, areas)?;
+            work(&mut open);
+            let (areas, changes) = open.end()?;
+            let number = areas.transactions;
+            *after = Some(areas);
+            (number, changes)
+        };
+        let Some(changes) = changes else {
+            // What changes nothing rests on what is durable already.
+            transaction.abort()?;
+            return Ok(false);
+        };
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if !log.has_room(&changes) {
+            make_durable(transaction)?;
+            log.begin_anew();
+            return Ok(true);
+        }
+        // In memory first: a database that finds no room for it must not find it in the log.
+        transaction.set_durability(Durability::None)?;
+        transaction.commit()?;
+        if log.append(number, &changes).is_err() {
+            make_durable(self.database.begin_write()?)?;
+            log.begin_anew();
+        }
+        Ok(true)
+    }
+}
+
+/// Makes a transaction durable, and all before it, so that the file can be opened after a crash without being read.
+fn make_durable(mut transaction: WriteTransaction) -> Result<(), redb::Error> {
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(true);
+    Ok(transaction.commit()?)
 }
 
 /// All areas, with what is remembered of them: each row is looked at once.

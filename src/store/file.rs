@@ -1,6 +1,7 @@
 //! The data directory: who may use it, what is in it, and what to tell people about it.
 //!
 //! - `store.redb`: the store. It appears complete or not at all.
+//! - `store.log`: what is durable and not in the store's file yet (`log`). The two belong together.
 //! - `store.lock`: empty, and locked by the node that uses the directory. The lock is on a file of its own so that the
 //!   store can be closed and opened again with nobody slipping in between.
 //! - `store.redb.new`: a store that was being created when its node ended. It is overwritten.
@@ -13,6 +14,7 @@ use redb::{Builder, Database, ReadableDatabase, TableDefinition};
 
 use super::StoreError;
 use super::disk::guarded;
+use super::log::{self, LogFile};
 
 /// Number and id to encoded record.
 pub(super) const RECORDS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("records");
@@ -26,11 +28,17 @@ pub(super) const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
 /// The format that this program writes. A program that changes the layout raises it, and says what to do with older files.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
+
+/// The one before it had no log, and was else the same. It becomes this one when it is opened.
+const WITHOUT_LOG: u64 = 3;
 
 /// Redb's own default is 1 GiB for each database. Half of this is for a commit's pages, and more than fits goes to
 /// disk before the commit ends.
 const CACHE_BYTES: usize = 8 << 20;
+
+/// How long the log may get, in bytes.
+const LONGEST_LOG: u64 = 2 << 20;
 
 /// A data directory that is this node's alone until this is dropped.
 pub(super) struct DataDirectory {
@@ -64,9 +72,14 @@ impl DataDirectory {
         Ok(DataDirectory { store, _lock: lock })
     }
 
-    /// Opens the store. One that has vanished since is not replaced by an empty one.
-    pub(super) fn open(&self) -> Result<Database, StoreError> {
-        open_as(&self.store.display().to_string(), || Ok(builder().open(&self.store)?))
+    /// Opens the store and its log. A store that has vanished since is not replaced by an empty one.
+    pub(super) fn open(&self) -> Result<(Database, log::Place), StoreError> {
+        let name = self.store.display().to_string();
+        let database = open_as(&name, || Ok(builder().open(&self.store)?))?;
+        let log = self.store.with_extension("log");
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&log);
+        let opened = opened.map_err(|error| unopened(&log.display().to_string(), &redb::Error::Io(error)))?;
+        Ok((database, log::Place { file: Box::new(LogFile(opened)), longest: LONGEST_LOG }))
     }
 }
 
@@ -94,6 +107,10 @@ pub(super) fn open_as(
     });
     match opened {
         Ok((database, FORMAT)) => Ok(database),
+        Ok((database, WITHOUT_LOG)) => {
+            guarded(|| prepare(&database)).map_err(|error| unopened(name, &error))?;
+            Ok(database)
+        }
         Ok((_, format)) if format > FORMAT => Err(StoreError::Unusable(format!(
             "{name} was written by a newer version of this program (format {format}; this one reads {FORMAT}). \
              Start that version, or choose another data directory"
@@ -111,7 +128,7 @@ pub(super) fn open_as(
     }
 }
 
-/// Makes an empty database a store.
+/// Makes a database a store of this format: an empty one, or one that had no log.
 pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);

@@ -9,6 +9,7 @@
 //!   for
 //! - `aside`: content that nobody may merge any more, in a file for a person
 //! - `disk`, `transaction`, `file`: the store on disk ([`DiskStore`]), its open transaction, and the data directory with its lock and its format
+//! - `log`: what makes a transaction durable before the database is
 //! - `memory`: the store that forgets ([`MemoryStore`])
 
 mod areas;
@@ -16,6 +17,7 @@ mod aside;
 mod codec;
 mod disk;
 mod file;
+mod log;
 mod memory;
 mod order;
 mod piece;

@@ -11,6 +11,7 @@ use super::Transaction;
 use super::areas::Areas;
 use super::codec::{self, outcome_key, record_key};
 use super::file::{AREAS, OUTCOMES, RECORDS, STATE};
+use super::log::{Change, Changes, Kept};
 use super::piece::{self, Piece};
 use super::tally::{Tally, stretch};
 
@@ -79,6 +80,40 @@ pub(super) fn gone(state: &impl ReadableTable<&'static str, &'static [u8]>) -> R
     postcard::from_bytes(bytes.value()).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
+/// Does again what a transaction has done.
+pub(super) fn redo<'a>(
+    transaction: &WriteTransaction,
+    changes: impl Iterator<Item = Change<'a>>,
+) -> Result<(), redb::Error> {
+    let (mut records, mut outcomes) = (transaction.open_table(RECORDS)?, transaction.open_table(OUTCOMES)?);
+    let (mut names, mut state) = (transaction.open_table(AREAS)?, transaction.open_table(STATE)?);
+    for Change { table, key, value } in changes {
+        match (table, value) {
+            (Kept::Records, Some(value)) => drop(records.insert(array(key)?, value)?),
+            (Kept::Records, None) => drop(records.remove(array(key)?)?),
+            (Kept::Outcomes, Some(value)) => drop(outcomes.insert(array(key)?, array(value)?)?),
+            (Kept::Outcomes, None) => drop(outcomes.remove(array(key)?)?),
+            (Kept::Areas, Some(value)) => drop(names.insert(key, value)?),
+            (Kept::Areas, None) => drop(names.remove(key)?),
+            (Kept::State, Some(value)) => drop(state.insert(text(key)?, value)?),
+            (Kept::State, None) => drop(state.remove(text(key)?)?),
+        }
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Result<&[u8; N], redb::Error> {
+    bytes.try_into().map_err(|_| strange_entry())
+}
+
+fn text(bytes: &[u8]) -> Result<&str, redb::Error> {
+    std::str::from_utf8(bytes).map_err(|_| strange_entry())
+}
+
+fn strange_entry() -> redb::Error {
+    redb::Error::Corrupted("an entry of its log is of another form".to_owned())
+}
+
 /// An open transaction. It works on its own copy of what is remembered of the areas.
 pub(super) struct Open<'a> {
     records: Table<'a, &'static [u8; 40], &'static [u8]>,
@@ -89,6 +124,8 @@ pub(super) struct Open<'a> {
     changed: bool,
     /// Whether other pieces belong to nobody than before.
     has_swept: bool,
+    /// The rows that are others now.
+    changes: Changes,
     /// What went wrong first. Nothing that was done is kept then.
     failed: RefCell<Option<redb::Error>>,
 }
@@ -103,12 +140,13 @@ impl<'a> Open<'a> {
             areas,
             changed: false,
             has_swept: false,
+            changes: Changes::default(),
             failed: RefCell::new(None),
         })
     }
 
-    /// What is to be remembered, and whether anything has changed; or what went wrong.
-    pub(super) fn end(mut self) -> Result<(Areas, bool), redb::Error> {
+    /// What is to be remembered, and the rows that have changed if there are any; or what went wrong.
+    pub(super) fn end(mut self) -> Result<(Areas, Option<Changes>), redb::Error> {
         if self.changed {
             let swept = self.sweep();
             self.tried(swept);
@@ -118,12 +156,18 @@ impl<'a> Open<'a> {
         }
         if self.changed {
             self.areas.transactions = transactions(&self.state)? + 1;
-            self.state.insert(TRANSACTIONS, self.areas.transactions.to_le_bytes().as_slice())?;
+            self.set_state(TRANSACTIONS, &self.areas.transactions.to_le_bytes())?;
         }
         if self.has_swept {
-            self.state.insert(GONE, written(&self.areas.gone)?.as_slice())?;
+            self.set_state(GONE, &written(&self.areas.gone)?)?;
         }
-        Ok((self.areas, self.changed))
+        Ok((self.areas, self.changed.then_some(self.changes)))
+    }
+
+    fn set_state(&mut self, name: &str, bytes: &[u8]) -> Result<(), redb::Error> {
+        self.changes.note(Kept::State, name.as_bytes(), Some(bytes));
+        self.state.insert(name, bytes)?;
+        Ok(())
     }
 
     fn tried<T>(&self, outcome: Result<T, redb::Error>) -> Option<T> {
@@ -172,8 +216,10 @@ impl<'a> Open<'a> {
     fn write(&mut self, area: &Area, record: &Record) {
         self.changed = true;
         let number = self.place(area, &record.id);
+        let key = record_key(number, &record.id);
         let written = codec::encode(record).map_err(redb::Error::from).and_then(|bytes| {
-            self.records.insert(&record_key(number, &record.id), bytes.as_slice())?;
+            self.changes.note(Kept::Records, &key, Some(&bytes));
+            self.records.insert(&key, bytes.as_slice())?;
             Ok(())
         });
         self.tried(written);
@@ -182,7 +228,9 @@ impl<'a> Open<'a> {
     fn remove(&mut self, area: &Area, id: &Id) {
         self.changed = true;
         let Some(number) = piece::number_of(self.pieces(area), id) else { return };
-        let removed = self.records.remove(&record_key(number, id)).map(|_| ()).map_err(Into::into);
+        let key = record_key(number, id);
+        self.changes.note(Kept::Records, &key, None);
+        let removed = self.records.remove(&key).map(|_| ()).map_err(Into::into);
         self.tried(removed);
     }
 
@@ -191,6 +239,7 @@ impl<'a> Open<'a> {
         let number = self.place(area, &outcome.id);
         let key = outcome_key(number, request, &outcome.id);
         let version = codec::version_bytes(outcome.version);
+        self.changes.note(Kept::Outcomes, &key, Some(&version));
         let written = self.outcomes.insert(&key, &version).map(|_| ()).map_err(Into::into);
         self.tried(written);
     }
@@ -199,6 +248,7 @@ impl<'a> Open<'a> {
         self.changed = true;
         let Some(number) = piece::number_of(self.pieces(area), &outcome.id) else { return };
         let key = outcome_key(number, request, &outcome.id);
+        self.changes.note(Kept::Outcomes, &key, None);
         let removed = self.outcomes.remove(&key).map(|_| ()).map_err(Into::into);
         self.tried(removed);
     }
@@ -208,7 +258,9 @@ impl<'a> Open<'a> {
         self.changed = true;
         let Some(about) = self.areas.get(area).map(|shelf| written(&(shelf.purged, &shelf.pieces))) else { return };
         let named = name_of(area).and_then(|name| {
-            self.names.insert(name.as_slice(), about?.as_slice())?;
+            let about = about?;
+            self.changes.note(Kept::Areas, &name, Some(&about));
+            self.names.insert(name.as_slice(), about.as_slice())?;
             Ok(())
         });
         self.tried(named);
@@ -217,6 +269,7 @@ impl<'a> Open<'a> {
     fn unname(&mut self, area: &Area) {
         self.changed = true;
         let unnamed = name_of(area).and_then(|name| {
+            self.changes.note(Kept::Areas, &name, None);
             self.names.remove(name.as_slice())?;
             Ok(())
         });
@@ -242,8 +295,15 @@ impl<'a> Open<'a> {
         let last = RequestId((u128::from(mark) << 64) | u128::from(u64::MAX));
         for number in piece::numbers(&pieces) {
             let keys = outcome_key(number, RequestId(0), &Id::ZERO)..=outcome_key(number, last, &Id::MAX);
-            let is_other = |key: &[u8; 56]| piece::number_of(&pieces, &codec::request_of(key).1) != Some(number);
-            let removed = self.outcomes.retain_in::<&[u8; 56], _>(keys.start()..=keys.end(), |key, _| is_other(key));
+            let changes = &mut self.changes;
+            let mut stays = |key: &[u8; 56]| {
+                let is_other = piece::number_of(&pieces, &codec::request_of(key).1) != Some(number);
+                if !is_other {
+                    changes.note(Kept::Outcomes, key, None);
+                }
+                is_other
+            };
+            let removed = self.outcomes.retain_in::<&[u8; 56], _>(keys.start()..=keys.end(), |key, _| stays(key));
             self.tried(removed.map_err(Into::into));
         }
     }
@@ -302,6 +362,7 @@ impl<'a> Open<'a> {
             let rows = self.records.range::<&[u8; 40]>(keys.start()..=keys.end())?.take(left);
             let found = rows.map(|row| Ok(*row?.0.value())).collect::<Result<Vec<[u8; 40]>, redb::Error>>()?;
             for key in &found {
+                self.changes.note(Kept::Records, key, None);
                 self.records.remove(key)?;
             }
             left -= found.len();
@@ -334,6 +395,7 @@ impl<'a> Open<'a> {
             }
         }
         for key in found {
+            self.changes.note(Kept::Outcomes, &key, None);
             self.outcomes.remove(&key)?;
         }
         Ok(seen)
@@ -407,7 +469,7 @@ impl<'a> Open<'a> {
 impl Transaction for Open<'_> {
     fn put_state(&mut self, name: &'static str, bytes: &[u8]) {
         self.changed = true;
-        let written = self.state.insert(name, bytes).map(|_| ()).map_err(Into::into);
+        let written = self.set_state(name, bytes);
         self.tried(written);
     }
 }

@@ -48,12 +48,12 @@ fn a_directory_is_one_nodes_alone() {
 fn a_newer_file_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
     drop(DiskStore::open(directory.path()).unwrap());
-    set_format(directory.path(), 4);
+    set_format(directory.path(), 5);
     for _ in 0..2 {
         let reason = refusal(directory.path());
         assert!(reason.contains("newer version") && reason.contains("store.redb"), "{reason}");
     }
-    set_format(directory.path(), 3);
+    set_format(directory.path(), 4);
     DiskStore::open(directory.path()).unwrap();
 }
 

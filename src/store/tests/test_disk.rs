@@ -9,6 +9,10 @@ use redb::StorageBackend;
 
 use crate::store::DiskStore;
 use crate::store::file::{builder, open_as, prepare};
+use crate::store::log::Place;
+
+/// Some transactions of the tests, so that the database is made durable now and then.
+const LONGEST_LOG: u64 = 40 << 10;
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
@@ -17,16 +21,25 @@ const SECTOR: usize = 512;
 #[derive(Debug, Clone, Default)]
 pub(super) struct TestDisk(Arc<Mutex<Platter>>);
 
+/// A file on it, by its number: the database, or its log.
+#[derive(Debug, Clone)]
+struct OnDisk(TestDisk, usize);
+
 #[derive(Debug, Default)]
 struct Platter {
+    files: [Bytes; 2],
+    room: Option<usize>,
+    steps_left: Option<usize>,
+    refused: usize,
+}
+
+#[derive(Debug, Default)]
+struct Bytes {
     now: Vec<u8>,
     synced: Vec<u8>,
     unsynced: Vec<Step>,
     /// Blocks that something was written to: the others are holes, and take no room.
     used: BTreeSet<usize>,
-    room: Option<usize>,
-    steps_left: Option<usize>,
-    refused: usize,
 }
 
 #[derive(Debug)]
@@ -39,14 +52,18 @@ impl TestDisk {
     /// A disk with an empty store on it.
     pub(super) fn with_store() -> TestDisk {
         let disk = TestDisk::default();
-        prepare(&builder().create_with_backend(disk.clone()).unwrap()).unwrap();
+        prepare(&builder().create_with_backend(OnDisk(disk.clone(), 0)).unwrap()).unwrap();
         disk
     }
 
     /// Opens the store that is on it, and does so again whenever that is needed.
     pub(super) fn open(&self) -> DiskStore {
         let disk = self.clone();
-        let open = move || open_as("the test disk", || Ok(builder().create_with_backend(disk.clone())?));
+        let open = move || {
+            let on_disk = |file| OnDisk(disk.clone(), file);
+            let database = open_as("the test disk", || Ok(builder().create_with_backend(on_disk(0))?))?;
+            Ok((database, Place { file: Box::new(on_disk(1)), longest: LONGEST_LOG }))
+        };
         DiskStore::over("the test disk", Box::new(open)).unwrap()
     }
 
@@ -69,9 +86,21 @@ impl TestDisk {
     /// included: which ones, the seed tells. Returns how many writes are not wholly there.
     pub(super) fn restore_power(&self, seed: u64) -> usize {
         let mut platter = self.platter();
-        let mut image = std::mem::take(&mut platter.synced);
+        platter.steps_left = None;
+        let files = platter.files.iter_mut().enumerate();
+        files.map(|(number, file)| file.lose_some(&format!("{seed}/{number}"))).sum()
+    }
+
+    fn platter(&self) -> MutexGuard<'_, Platter> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Bytes {
+    fn lose_some(&mut self, seed: &str) -> usize {
+        let mut image = std::mem::take(&mut self.synced);
         let mut lost = 0;
-        for (number, step) in std::mem::take(&mut platter.unsynced).into_iter().enumerate() {
+        for (number, step) in std::mem::take(&mut self.unsynced).into_iter().enumerate() {
             let dice = usize::from(Id::of(format!("{seed}/{number}")).as_bytes()[0]);
             match step {
                 Step::Length(length) if dice % 2 == 0 => image.resize(length, 0),
@@ -86,14 +115,9 @@ impl TestDisk {
                 }
             }
         }
-        platter.steps_left = None;
-        platter.now = image.clone();
-        platter.synced = image;
+        self.now = image.clone();
+        self.synced = image;
         lost
-    }
-
-    fn platter(&self) -> MutexGuard<'_, Platter> {
-        self.0.lock().unwrap()
     }
 }
 
@@ -109,54 +133,60 @@ impl Platter {
     }
 }
 
-impl StorageBackend for TestDisk {
+impl StorageBackend for OnDisk {
     fn len(&self) -> Result<u64> {
-        let platter = self.platter();
+        let platter = self.0.platter();
         platter.powered()?;
-        Ok(platter.now.len() as u64)
+        Ok(platter.files[self.1].now.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let platter = self.platter();
+        let platter = self.0.platter();
         platter.powered()?;
         let offset = offset as usize;
-        let bytes = platter.now.get(offset..offset + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
+        let bytes = platter.files[self.1].now.get(offset..offset + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
 
     fn set_len(&self, length: u64) -> Result<()> {
-        let mut platter = self.platter();
+        let mut platter = self.0.platter();
         platter.step()?;
         let length = length as usize;
-        platter.now.resize(length, 0);
-        platter.used.retain(|block| block * BLOCK < length);
-        platter.unsynced.push(Step::Length(length));
+        let file = &mut platter.files[self.1];
+        file.now.resize(length, 0);
+        let (before, first_gone) = (file.used.len(), length.div_ceil(BLOCK));
+        file.used.retain(|block| *block < first_gone);
+        let freed = before - file.used.len();
+        file.unsynced.push(Step::Length(length));
+        platter.room = platter.room.map(|room| room + freed);
         Ok(())
     }
 
     fn sync_data(&self) -> Result<()> {
-        let mut platter = self.platter();
+        let mut platter = self.0.platter();
         platter.step()?;
-        platter.synced = platter.now.clone();
-        platter.unsynced.clear();
+        let file = &mut platter.files[self.1];
+        file.synced = file.now.clone();
+        file.unsynced.clear();
         Ok(())
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut platter = self.platter();
+        let mut platter = self.0.platter();
         platter.step()?;
         let offset = offset as usize;
         let blocks = offset / BLOCK..(offset + bytes.len()).div_ceil(BLOCK);
-        let new: Vec<usize> = blocks.filter(|block| !platter.used.contains(block)).collect();
+        let new: Vec<usize> = blocks.filter(|block| !platter.files[self.1].used.contains(block)).collect();
         if platter.room.is_some_and(|room| new.len() > room) {
             platter.refused += 1;
             return Err(ErrorKind::StorageFull.into());
         }
         platter.room = platter.room.map(|room| room - new.len());
-        platter.used.extend(new);
-        platter.now[offset..offset + bytes.len()].copy_from_slice(bytes);
-        platter.unsynced.push(Step::Write(offset, bytes.to_vec()));
+        let file = &mut platter.files[self.1];
+        file.used.extend(new);
+        file.now[offset..offset + bytes.len()].copy_from_slice(bytes);
+        file.unsynced.push(Step::Write(offset, bytes.to_vec()));
         Ok(())
     }
 }
