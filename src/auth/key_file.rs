@@ -207,6 +207,11 @@ impl Keys {
         self.0.first()
     }
 
+    /// All keys, the one that signs first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.0.iter()
+    }
+
     /// The ids of all keys.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|key| key.id.as_str())

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use sha2::{Digest as _, Sha256};
 
 use super::Role;
 
@@ -27,6 +28,8 @@ pub struct Tls {
     pub(crate) server: Arc<ServerConfig>,
     client: ClientConfig,
     role: Option<Role>,
+    /// The SHA-256 of the certificate of the authority.
+    authority: [u8; 32],
 }
 
 impl fmt::Debug for Tls {
@@ -75,6 +78,8 @@ impl Tls {
         let roots = certificates("the certificate of the authority", authority)?;
         let key = private_key(key)?;
         let unusable = |reason: &dyn fmt::Display| TlsError::Unusable { cert: shown(cert), reason: reason.to_string() };
+        // There is one, or it could not be read. The first stays while it is replaced by another.
+        let authority = roots.first().map(|root| Sha256::digest(root).into()).unwrap_or_default();
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root).map_err(|error| unusable(&error))?;
@@ -96,12 +101,17 @@ impl Tls {
             .with_root_certificates(store)
             .with_client_auth_cert(chain, key)
             .map_err(|error| unusable(&error))?;
-        Ok(Tls { server: Arc::new(server), client, role })
+        Ok(Tls { server: Arc::new(server), client, role, authority })
     }
 
     /// What the bearer of the certificate may do, if it says so.
     pub fn role(&self) -> Option<Role> {
         self.role
+    }
+
+    /// The SHA-256 of the certificate of the authority; of the first, if there are several.
+    pub(crate) fn authority(&self) -> [u8; 32] {
+        self.authority
     }
 
     /// How connections to nodes are made.
