@@ -125,6 +125,18 @@ fn it_is_found_on_closed_rings_as_well() {
         assert_eq!(second.addr.split_once(':').expect("host:port").0, "127.0.0.1", "{keys:?}");
         log_says(&second, "was called back");
     }
+    // One that listens for IPv4 and IPv6 alike is called by either.
+    let secret = ["--secret-file", "ring.secret"];
+    let first = Daemon::start(dir, &[&["--memory", "--host", "::", "--advertise", "localhost"], &secret[..]].concat());
+    let ipv4 = format!("127.0.0.1:{}", port(&first.addr));
+    let join = ["--memory", "--host", "::", "--advertise", "auto", "--bootstrap", &ipv4];
+    let second = Daemon::start(dir, &[&join[..], &secret].concat());
+    assert_eq!(second.addr, format!("127.0.0.1:{}", port(&second.addr)));
+    chordal(dir, ("::1", port(&first.addr)), &[&["put", "a", "b"], &secret[..]].concat());
+    for host in ["127.0.0.1", "::1", "localhost"] {
+        assert_eq!(chordal(dir, (host, port(&second.addr)), &[&["get", "a"], &secret[..]].concat()), "b", "{host}");
+    }
+
     // The certificate is not for this address: nobody can be sure that it is this node.
     let first = Daemon::start(dir, &[&["--memory"], &tls[..]].concat());
     let line = refused(

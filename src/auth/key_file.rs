@@ -208,6 +208,7 @@ impl Keys {
     }
 
     /// All keys, the one that signs first.
+    #[cfg(feature = "discover")]
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Key>> {
         self.0.iter()
     }

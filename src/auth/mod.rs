@@ -8,6 +8,7 @@ mod key_file;
 mod key_ring;
 mod nets;
 mod replays;
+#[cfg(feature = "discover")]
 mod ring_tag;
 mod signature;
 mod tls;

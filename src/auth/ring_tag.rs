@@ -13,7 +13,7 @@ const TEXT: &str = "chordal ring";
 const SHOWN: usize = 16;
 
 impl Security {
-    /// The tags of the ring of this name, the one to show first: one for each key of nodes; without any, one for the authority of
+    /// The tags of the ring of this name, the one to show first: one for each key of nodes; without any, one for each authority of
     /// its certificates, else one for the name alone.
     pub(crate) fn ring_tags(&self, name: &str) -> Vec<String> {
         let text = format!("{TEXT}\n{name}\n");
@@ -24,8 +24,13 @@ impl Security {
             return of_nodes.map(|key| shown(&key.mac.clone().chain_update(&text).finalize().into_bytes())).collect();
         }
         let digest = Sha256::new().chain_update(&text);
-        let digest = self.tls.iter().fold(digest, |digest, tls| digest.chain_update(tls.authority()));
-        vec![shown(&digest.finalize())]
+        match &self.tls {
+            Some(tls) => {
+                let with = |authority: &[u8; 32]| shown(&digest.clone().chain_update(authority).finalize());
+                tls.authorities().iter().map(with).collect()
+            }
+            None => vec![shown(&digest.finalize())],
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl NodeClient {
     }
 
     /// The same client, which connects to nothing outside of these nets, and from this address if there is one.
-    pub(crate) fn from_here(self, nets: Nets, local: Option<IpAddr>) -> NodeClient {
+    pub(crate) fn on_the_way(self, nets: Nets, local: Option<IpAddr>) -> NodeClient {
         let Transport { security, .. } = &self.transport;
         let way = Way { nets: Some(nets), local };
         NodeClient { transport: Transport::on_the_way(self.transport.timeout(), security.clone(), way) }

@@ -198,7 +198,8 @@ impl Gate {
     /// A request to another node must not be sent to this one by somebody who has seen it.
     fn is_me(&self, host: &str, ends: Option<&Ends>) -> Result<(), ApiError> {
         let Some(names) = &self.names else { return Ok(()) };
-        let local = ends.map(|ends| ends.local);
+        // Who listens on :: is called over IPv4 as well, at an address that is written as one of IPv6 then.
+        let local = ends.map(|ends| SocketAddr::new(ends.local.ip().to_canonical(), ends.local.port()));
         let is_local = |local: SocketAddr| {
             local.to_string() == host || local.ip().is_loopback() && host == format!("localhost:{}", local.port())
         };

@@ -6,11 +6,13 @@ use chordal_protocol::{Contact, Durable};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "upnp")]
+use super::Advertise;
 #[cfg(feature = "discover")]
 use super::neighbourhood::Neighbourhood;
 #[cfg(feature = "upnp")]
 use super::upnp::Mapping;
-use super::{Advertise, Config, StartError};
+use super::{Config, StartError};
 
 /// What a node has of its surroundings, as long as it runs.
 pub(super) struct Surroundings {
@@ -28,6 +30,8 @@ impl Surroundings {
         remembered: Option<&Durable>,
     ) -> Result<Surroundings, StartError> {
         let listens = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
+        #[cfg(not(all(feature = "discover", feature = "upnp")))]
+        let _ = (config, listens, remembered);
         Ok(Surroundings {
             #[cfg(feature = "discover")]
             neighbourhood: match &config.discover {
@@ -59,9 +63,10 @@ impl Surroundings {
     /// Where the router lets others in, if it was asked to.
     pub(super) fn external(&self) -> Option<SocketAddr> {
         #[cfg(feature = "upnp")]
-        return self.mapping.as_ref().map(|mapping| mapping.external);
+        let external = self.mapping.as_ref().map(|mapping| mapping.external);
         #[cfg(not(feature = "upnp"))]
-        None
+        let external = None;
+        external
     }
 
     /// Other nodes of the ring on the local network, if they are looked for; else `None`.
