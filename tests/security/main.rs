@@ -12,8 +12,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod calls;
 mod call_back;
+mod calls;
 mod limits;
 mod ring;
 mod roles;
