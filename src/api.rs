@@ -5,6 +5,8 @@
 mod bulk;
 mod etag;
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use chordal_protocol::{Contact, Id, Version};
@@ -47,6 +49,50 @@ impl NodeRef {
 /// `host:port`, with brackets round an IPv6 host.
 pub fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// `POST /seen`: what a node asks that looks for the address to tell others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenBody {
+    /// Where it wants to be called back, at the address that it is seen at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_back: Option<CallBack>,
+}
+
+/// Where a node wants to be called back, and how it is recognised there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallBack {
+    /// The port.
+    pub port: u16,
+    /// The SHA-256 of 32 random bytes that nobody but the node knows, 64 hex digits.
+    pub challenge: String,
+}
+
+/// What `POST /seen` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The address that the request came from.
+    pub ip: IpAddr,
+    /// Whether the node that asked has answered there, if it wanted to be called back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub called_back: Option<bool>,
+    /// Why it was not called back, or what came instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `POST /challenge`: what a node is asked that looks for its address, where it is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// The digest that the node has named.
+    pub challenge: String,
+}
+
+/// What `POST /challenge` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// What has that digest, 64 hex digits.
+    pub response: String,
 }
 
 /// The media type of a value for which nobody named one: that of text, or of bytes.

@@ -27,7 +27,7 @@ use bootstrap::BootstrapArgs;
 use security::SecurityArgs;
 
 use crate::machine::node_verb;
-use crate::node::{Config, Data, Node};
+use crate::node::{Advertise, Config, Data, Node, Upnp};
 
 /// A node of a Chord ring over HTTP, and operations on a ring that runs.
 #[derive(Debug, Parser)]
@@ -60,7 +60,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct StartArgs {
     /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1", env = "CHORDAL_HOST")]
+    #[arg(long, default_value = "127.0.0.1", value_parser = parse::host, env = "CHORDAL_HOST")]
     pub host: String,
     /// Port to listen on; 0 takes any free one, or the one that the data directory remembers
     #[arg(long, default_value_t = 0, env = "CHORDAL_PORT")]
@@ -68,9 +68,24 @@ pub struct StartArgs {
     /// What people call the node [default: node-PORT]
     #[arg(long, value_parser = name, env = "CHORDAL_NAME")]
     pub name: Option<String>,
-    /// host:port that other nodes are told; its SHA-256 is the node's id [default: where it listens]
-    #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_ADVERTISE")]
-    pub advertise: Option<String>,
+    /// host:port that other nodes are told, and whose SHA-256 is the node's id; a host alone goes with the port that it listens
+    /// on; `auto` is where those of --bootstrap see it, if they can call it back there [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT|HOST|auto", value_parser = str::parse::<Advertise>, env = "CHORDAL_ADVERTISE")]
+    pub advertise: Option<Advertise>,
+    /// Have the router forward a port to this node (UPnP), and tell others its outer address unless --advertise names another
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "CHORDAL_UPNP")]
+    pub upnp: bool,
+    /// For how many seconds the router is asked each time
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    pub upnp_lease: Option<u32>,
+    /// Find nodes of the same ring on the local network (mDNS), and be found: a node without a ring joins the one it finds, and
+    /// begins none. NAME tells rings apart that have the same secret, or none; it is `chordal` if it is left out
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = Config::RING,
+          value_parser = name, env = "CHORDAL_DISCOVER")]
+    pub discover: Option<String>,
+    /// Begin a ring: for the first node of one whose nodes --discover each other
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "CHORDAL_BEGIN")]
+    pub begin: bool,
     /// Members of the ring to join, or the URLs of bootstrap services that name some, more than once or separated by commas;
     /// without any, the node begins a ring of its own
     #[arg(
@@ -316,6 +331,12 @@ fn config(args: StartArgs) -> Result<Config, String> {
         host: args.host,
         port: args.port,
         advertise: args.advertise,
+        discover: args.discover,
+        begin: args.begin,
+        upnp: args.upnp.then(|| match args.upnp_lease {
+            Some(seconds) => Upnp { lease: Duration::from_secs(seconds.into()) },
+            None => Upnp::default(),
+        }),
         name: args.name,
         bootstrap: args.bootstrap,
         join_attempts: args.join_attempts.0,

@@ -151,7 +151,7 @@ fn the_table_of_options_is_that_of_the_daemon() {
     for line in help.lines().map(str::trim) {
         let bracketed = |name: &str| line.strip_prefix(&format!("[{name}: ")).and_then(|it| it.strip_suffix(']'));
         if line.starts_with("--") {
-            option = line.split(' ').next().expect("a name").to_owned();
+            option = line.split([' ', '[']).next().expect("a name").to_owned();
         } else if let Some(variable) = bracketed("env") {
             is.entry(option.clone()).or_default().0 = variable.trim_end_matches('=').to_owned();
         } else if let Some(default) = bracketed("default") {

@@ -207,6 +207,12 @@ impl Keys {
         self.0.first()
     }
 
+    /// All keys, the one that signs first.
+    #[cfg(feature = "discover")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.0.iter()
+    }
+
     /// The ids of all keys.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|key| key.id.as_str())

@@ -8,6 +8,8 @@ mod key_file;
 mod key_ring;
 mod nets;
 mod replays;
+#[cfg(feature = "discover")]
+mod ring_tag;
 mod signature;
 mod tls;
 
@@ -22,7 +24,7 @@ pub(crate) use key_file::{Key, Keys};
 pub use key_file::{KeyFile, KeyFileError, NewKey};
 pub(crate) use key_ring::now;
 pub use key_ring::{Awaited, KeyRing, NotSigned, Sent};
-pub(crate) use nets::Nets;
+pub(crate) use nets::{Nets, Reach, reach};
 pub(crate) use replays::{Refused, Replays, WINDOW};
 pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, call_mac, reply_mac};
 

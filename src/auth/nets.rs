@@ -14,9 +14,11 @@ pub(crate) enum Nets {
     Like(Vec<Reach>),
 }
 
-/// From where an address can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// From where an address can be reached: the further, the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
+    /// Nowhere, or many places at once.
+    Nowhere,
     /// This machine.
     Loopback,
     /// The wire; services of clouds for their machines are there too.
@@ -25,8 +27,6 @@ pub(crate) enum Reach {
     Private,
     /// Everywhere.
     Global,
-    /// Nowhere, or many places at once.
-    Nowhere,
 }
 
 impl Nets {
@@ -36,6 +36,18 @@ impl Nets {
             Nets::Like(own.iter().map(|ip| reach(*ip)).collect())
         } else {
             Nets::Named(named.to_vec())
+        }
+    }
+
+    /// The nets that were named, else what a node may ask that knows no more of its own address than where it listens: on loopback
+    /// others there, elsewhere what is private or global, for it may stand behind a translation.
+    pub(crate) fn before_it_knows(named: &[IpNet], listens: IpAddr) -> Nets {
+        let listens = listens.to_canonical();
+        match (named.is_empty(), listens.is_loopback(), listens.is_unspecified()) {
+            (false, ..) => Nets::Named(named.to_vec()),
+            (true, true, _) => Nets::Like(vec![Reach::Loopback]),
+            (true, false, false) => Nets::Like(vec![Reach::Private, Reach::Global]),
+            (true, false, true) => Nets::Like(vec![Reach::Loopback, Reach::Private, Reach::Global]),
         }
     }
 
@@ -65,7 +77,8 @@ impl Nets {
     }
 }
 
-fn reach(ip: IpAddr) -> Reach {
+/// From where this address can be reached.
+pub(crate) fn reach(ip: IpAddr) -> Reach {
     match ip.to_canonical() {
         ip if ip.is_loopback() => Reach::Loopback,
         ip if ip.is_unspecified() || ip.is_multicast() => Reach::Nowhere,
@@ -107,6 +120,20 @@ mod tests {
             }
         }
         assert!(!Nets::new(&[], &[ip("0.0.0.0")]).allow(ip("0.0.0.0")));
+    }
+
+    #[test]
+    fn a_node_that_knows_no_address_of_its_own_asks_no_services_of_the_wire() {
+        let may = |listens: &str, other: &str| Nets::before_it_knows(&[], ip(listens)).allow(ip(other));
+        for (listens, asks, never) in [
+            ("127.0.0.1", &["127.0.0.1", "::1"][..], &["10.0.0.1", "203.0.113.7", "169.254.169.254"][..]),
+            ("192.168.7.2", &["10.0.0.1", "203.0.113.7"], &["127.0.0.1", "169.254.169.254", "fe80::1"]),
+            ("0.0.0.0", &["127.0.0.1", "10.0.0.1", "203.0.113.7"], &["169.254.169.254", "0.0.0.0", "224.0.0.1"]),
+        ] {
+            assert!(asks.iter().all(|other| may(listens, other)), "{listens}");
+            assert!(!never.iter().any(|other| may(listens, other)), "{listens}");
+        }
+        assert!(!Nets::before_it_knows(&["10.1.0.0/16".parse().unwrap()], ip("::")).allow(ip("10.2.0.1")));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+#[cfg(feature = "discover")]
+use sha2::{Digest as _, Sha256};
 
 use super::Role;
 
@@ -27,6 +29,9 @@ pub struct Tls {
     pub(crate) server: Arc<ServerConfig>,
     client: ClientConfig,
     role: Option<Role>,
+    /// The SHA-256 of the certificate of each authority.
+    #[cfg(feature = "discover")]
+    authorities: Vec<[u8; 32]>,
 }
 
 impl fmt::Debug for Tls {
@@ -75,6 +80,8 @@ impl Tls {
         let roots = certificates("the certificate of the authority", authority)?;
         let key = private_key(key)?;
         let unusable = |reason: &dyn fmt::Display| TlsError::Unusable { cert: shown(cert), reason: reason.to_string() };
+        #[cfg(feature = "discover")]
+        let authorities = roots.iter().map(|root| Sha256::digest(root).into()).collect();
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root).map_err(|error| unusable(&error))?;
@@ -96,12 +103,24 @@ impl Tls {
             .with_root_certificates(store)
             .with_client_auth_cert(chain, key)
             .map_err(|error| unusable(&error))?;
-        Ok(Tls { server: Arc::new(server), client, role })
+        Ok(Tls {
+            server: Arc::new(server),
+            client,
+            role,
+            #[cfg(feature = "discover")]
+            authorities,
+        })
     }
 
     /// What the bearer of the certificate may do, if it says so.
     pub fn role(&self) -> Option<Role> {
         self.role
+    }
+
+    /// The SHA-256 of the certificate of each authority; there are two while one is replaced by another.
+    #[cfg(feature = "discover")]
+    pub(crate) fn authorities(&self) -> &[[u8; 32]] {
+        &self.authorities
     }
 
     /// How connections to nodes are made.

@@ -43,6 +43,14 @@ impl Error {
         }
     }
 
+    /// What happened, without the address and without advice: for a sentence that has both.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Error::Unreachable { reason, .. } | Error::Garbled { reason, .. } => reason,
+            Error::Problem { problem, .. } => told(problem),
+        }
+    }
+
     /// Whether another node may well do what this one did not: it is silent, busy, or not part of the ring right now.
     pub fn is_worth_asking_another(&self) -> bool {
         match self {

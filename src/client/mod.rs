@@ -29,6 +29,7 @@ mod ring;
 mod source;
 mod transport;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Mode};
@@ -36,15 +37,18 @@ use reqwest::Method;
 use reqwest::header::HeaderName;
 use serde::Serialize;
 
-use crate::api::{DbPage, Found, LookedUp, NodeInfo, NodeRef, Recovered, Recovery, StoreBody, Stored, Text, Welcomed};
-use crate::auth::Security;
+use crate::api::{
+    Challenge, DbPage, Found, LookedUp, NodeInfo, NodeRef, Recovered, Recovery, Response, Seen, SeenBody, StoreBody,
+    Stored, Text, Welcomed,
+};
+use crate::auth::{Nets, Security};
 use crate::node::mint;
 pub use error::Error;
 pub use kv::{Deleted, Head, Kv, Outcome, Value};
 pub use ring::{Client, OperationError};
-pub(crate) use source::check_host;
 pub use source::{RETURN_DHT_ADDRESS, Source, SourceError};
-use transport::{Ask, Transport};
+pub(crate) use source::{check_host, check_member};
+use transport::{Ask, Transport, Way};
 
 /// How long a request may take in all, unless [`NodeClient::with_timeout`] says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
@@ -86,6 +90,13 @@ impl NodeClient {
     /// signed; with a certificate it speaks mutual TLS.
     pub fn with_security(self, security: &Security) -> NodeClient {
         NodeClient { transport: Transport::new(self.transport.timeout(), security.clone()) }
+    }
+
+    /// The same client, which connects to nothing outside of these nets, and from this address if there is one.
+    pub(crate) fn on_the_way(self, nets: Nets, local: Option<IpAddr>) -> NodeClient {
+        let Transport { security, .. } = &self.transport;
+        let way = Way { nets: Some(nets), local };
+        NodeClient { transport: Transport::on_the_way(self.transport.timeout(), security.clone(), way) }
     }
 
     /// The same client, with another timeout and connections of its own.
@@ -196,6 +207,16 @@ impl NodeClient {
         self.transport.json(Ask::new(Method::POST, addr, "/recover").body(recovery)).await
     }
 
+    /// From where the node sees this program, which it calls back if that is wanted.
+    pub(crate) async fn seen(&self, addr: &str, body: &SeenBody) -> Result<Seen, Error> {
+        self.transport.json(Ask::new(Method::POST, addr, "/seen").again().at_most(SHORT).body(body)).await
+    }
+
+    /// Has a node that looks for its address prove that it is the one that has made the challenge.
+    pub(crate) async fn challenge(&self, addr: &str, challenge: &Challenge) -> Result<Response, Error> {
+        self.transport.json(Ask::new(Method::POST, addr, "/challenge").again().at_most(SHORT).body(challenge)).await
+    }
+
     /// Whether the node is joined, has a live successor and serves what it owns.
     pub async fn ready(&self, addr: &str) -> Result<bool, Error> {
         match self.transport.done(Ask::get(addr, "/health/ready")).await {
@@ -205,6 +226,9 @@ impl NodeClient {
         }
     }
 }
+
+/// The longest answer that is read from somebody of whom little is known.
+const SHORT: usize = 16 << 10;
 
 /// The header that names a wish.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");

@@ -98,7 +98,7 @@ impl Source {
 }
 
 /// Whether this is `host:port` as a node could have it.
-fn check_member(text: &str) -> Result<(), String> {
+pub(crate) fn check_member(text: &str) -> Result<(), String> {
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
     match port.parse::<u16>() {
         Ok(1..) if port.bytes().all(|byte| byte.is_ascii_digit()) => check_host(host),

@@ -1,6 +1,7 @@
 //! Requests and answers over one pool of connections.
 
 use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
-use crate::auth::{self, Awaited, KeyRing, Security};
+use crate::auth::{self, Awaited, KeyRing, Nets, Security};
+use crate::node::Resolver;
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -102,11 +104,29 @@ pub(super) struct Transport {
     scheme: &'static str,
     /// What it was made with.
     pub(super) security: Security,
+    nets: Option<Nets>,
+}
+
+/// Where connections go, and from where.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Way {
+    /// Nothing outside of these is connected to.
+    pub(super) nets: Option<Nets>,
+    /// The address of this machine that connections come from.
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Transport {
     pub(super) fn new(timeout: Duration, security: Security) -> Transport {
-        let http = auth::prepare(reqwest::Client::builder(), security.tls.as_ref())
+        Transport::on_the_way(timeout, security, Way::default())
+    }
+
+    pub(super) fn on_the_way(timeout: Duration, security: Security, way: Way) -> Transport {
+        let mut builder = auth::prepare(reqwest::Client::builder(), security.tls.as_ref()).local_address(way.local);
+        if let Some(nets) = &way.nets {
+            builder = builder.dns_resolver(Arc::new(Resolver(nets.clone())));
+        }
+        let http = builder
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(IDLE_PER_HOST)
@@ -119,7 +139,7 @@ impl Transport {
                 "an HTTP client that is told its certificates, and has no proxies, needs nothing that could be missing",
             );
         let scheme = auth::scheme(security.tls.as_ref());
-        Transport { http, timeout, keys: security.keys.clone(), scheme, security }
+        Transport { http, timeout, keys: security.keys.clone(), scheme, security, nets: way.nets }
     }
 
     /// How long a request may take.
@@ -140,6 +160,13 @@ impl Transport {
 
     /// Sends it. Success is an answer, and so are these other statuses; any other is an error.
     pub(super) async fn answer(&self, ask: &Ask, also: &[u16]) -> Result<Answer, Error> {
+        // An address that is no name is not resolved, and looked at here.
+        if let (Some(nets), Ok(literal)) = (&self.nets, ask.addr.parse::<SocketAddr>())
+            && !nets.allow(literal.ip())
+        {
+            let reason = nets.refusal(literal.ip());
+            return Err(Error::Unreachable { addr: ask.addr.clone(), reason, connected: false });
+        }
         let (mut response, awaited) = match self.send(ask).await {
             Err(error) if ask.again && lost_its_connection(&error) => self.send(ask).await,
             answer => answer,

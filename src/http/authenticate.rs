@@ -25,10 +25,11 @@ use crate::auth::{self, ClientLimits, Key, KeyRing, Refused, Replays, Role, Secu
 use crate::node::frames;
 
 /// The routes that only nodes may use, and those who run the ring. What changes something and is not of clients is theirs, too.
-pub(super) const OF_NODES: [(&str, &str); 8] = [
+pub(super) const OF_NODES: [(&str, &str); 9] = [
     ("POST", "/recover"),
     ("POST", "/peer"),
     ("GET", "/peer"),
+    ("POST", "/seen"),
     ("POST", "/dht/join"),
     ("POST", "/dht/leave"),
     ("GET", "/dht/leave"),
@@ -68,8 +69,8 @@ pub(super) struct Gate {
     open_read: bool,
     limits: ClientLimits,
     rates: Option<Rates>,
-    /// By what names this node is called, in lower case.
-    names: Vec<String>,
+    /// By what names this node is called, in lower case; `None` as long as it does not know that itself.
+    names: Option<Vec<String>>,
     replays: Mutex<HashMap<String, Replays>>,
     /// When this node started.
     since: u64,
@@ -78,12 +79,21 @@ pub(super) struct Gate {
 impl Gate {
     /// The gate of the node at `addr`; `None` if it is open to all.
     pub(super) fn new(security: &Security, addr: &str) -> Option<Arc<Gate>> {
+        let names = std::iter::once(addr).chain(security.known_as.iter().map(String::as_str));
+        Gate::with(security, Some(names.map(str::to_ascii_lowercase).collect()), auth::now())
+    }
+
+    /// The gate of a node that does not know its address yet. To be used only where a request that was meant for another node, or
+    /// for an earlier run of this one, does nothing.
+    pub(super) fn by_any_name(security: &Security) -> Option<Arc<Gate>> {
+        Gate::with(security, None, 0)
+    }
+
+    fn with(security: &Security, names: Option<Vec<String>>, since: u64) -> Option<Arc<Gate>> {
         if !security.is_closed() && !security.limits.on_loopback {
             return None;
         }
-        let names = std::iter::once(addr).chain(security.known_as.iter().map(String::as_str));
-        let names = names.map(str::to_ascii_lowercase).collect();
-        let (replays, since) = (Mutex::default(), auth::now());
+        let replays = Mutex::default();
         let Security { keys, open_read, limits, .. } = security.clone();
         let rates = NonZeroU32::new(limits.requests).map(Rates::new);
         let has_tls = security.tls.is_some();
@@ -187,17 +197,19 @@ impl Gate {
 
     /// A request to another node must not be sent to this one by somebody who has seen it.
     fn is_me(&self, host: &str, ends: Option<&Ends>) -> Result<(), ApiError> {
-        let local = ends.map(|ends| ends.local);
+        let Some(names) = &self.names else { return Ok(()) };
+        // Who listens on :: is called over IPv4 as well, at an address that is written as one of IPv6 then.
+        let local = ends.map(|ends| SocketAddr::new(ends.local.ip().to_canonical(), ends.local.port()));
         let is_local = |local: SocketAddr| {
             local.to_string() == host || local.ip().is_loopback() && host == format!("localhost:{}", local.port())
         };
-        if self.names.iter().any(|name| name == host) || local.is_some_and(is_local) {
+        if names.iter().any(|name| name == host) || local.is_some_and(is_local) {
             return Ok(());
         }
         Err(stranger(format!(
             "the request was signed for {}, and this node is {}: call it so, or start it with --known-as",
             host.escape_default(),
-            self.names.join(" or ")
+            names.join(" or ")
         )))
     }
 

@@ -30,6 +30,7 @@ mod query;
 mod rates;
 mod recover;
 mod request_id;
+mod seen;
 mod server;
 mod table;
 #[cfg(test)]
@@ -42,6 +43,8 @@ pub use error::{ApiError, Kind};
 pub use limits::Limits;
 pub use peer::PEER_BODY;
 pub(crate) use query::Params;
+pub(crate) use rates::Rates;
+pub(crate) use seen::before_start;
 pub use server::{serve, serve_tls};
 use table::Table;
 
@@ -89,6 +92,7 @@ fn table() -> Table {
         .get("/openapi.json", openapi::document)
         .post("/peer", peer::answer)
         .get("/peer", peer::open)
+        .post("/seen", seen::seen)
         .get("/store/{*value}", lab::store)
         .get("/lookup/{*key}", lab::lookup)
         .get("/dht/leave", lab::leave)
@@ -106,6 +110,14 @@ pub fn finish(router: Router, node: &Node) -> Router {
 
 fn answering_all(router: Router) -> Router {
     router.fallback(map::no_route).method_not_allowed_fallback(map::wrong_method)
+}
+
+/// What a node says to everything else while it looks for its address.
+fn answering_before_start<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    let not_yet = || async {
+        ApiError::new(Kind::NotReady, "this node has not started yet: it looks for the address to tell others")
+    };
+    router.fallback(not_yet).method_not_allowed_fallback(not_yet)
 }
 
 /// The same without the answers for unknown paths and methods, for routers that have their own.

@@ -16,7 +16,7 @@ const MOST: usize = 16 << 10;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The requests of each client, counted.
-pub(super) struct Rates {
+pub(crate) struct Rates {
     limiter: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     most: usize,
     swept: Mutex<Option<Instant>>,
@@ -24,7 +24,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// At most so many requests a second from each client, and as many at once.
-    pub(super) fn new(per_second: NonZeroU32) -> Rates {
+    pub(crate) fn new(per_second: NonZeroU32) -> Rates {
         Rates::bounded(per_second, MOST)
     }
 
@@ -34,7 +34,7 @@ impl Rates {
     }
 
     /// Counts a request; an error says when the next will be taken.
-    pub(super) fn take(&self, from: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn take(&self, from: IpAddr) -> Result<(), Duration> {
         let counted = self.limiter.check_key(&self.counted_as(client_of(from)));
         counted.map_err(|not_until| not_until.wait_time_from(self.limiter.clock().now()))
     }

@@ -38,12 +38,15 @@ const TAIL_LINES: usize = 10;
 
 /// Variables that are not for the nodes: those of `chordal start` that decide what `tasks` decides, and the socket on which a
 /// service tells systemd how it does. The others reach the nodes.
-const OUR_VARIABLES: [&str; 13] = [
+const OUR_VARIABLES: [&str; 16] = [
     "NOTIFY_SOCKET",
     "CHORDAL_HOST",
     "CHORDAL_PORT",
     "CHORDAL_NAME",
     "CHORDAL_ADVERTISE",
+    "CHORDAL_UPNP",
+    "CHORDAL_DISCOVER",
+    "CHORDAL_BEGIN",
     "CHORDAL_BOOTSTRAP",
     "CHORDAL_JOIN",
     "CHORDAL_DATA_DIR",

@@ -7,7 +7,7 @@ use chordal_protocol::Ring;
 
 use crate::auth::Security;
 
-use super::{Config, Data, Node, StartError};
+use super::{Advertise, Config, Data, Node, StartError};
 
 /// A node to be. What is not said stays as in [`Config::default`]: on 127.0.0.1, on any free port, in memory, with a ring of its
 /// own. [`Node::start`] takes a whole [`Config`], which has more to say.
@@ -36,6 +36,12 @@ impl NodeBuilder {
     /// The port to listen on; 0 takes any that is free, or the one that the data directory remembers.
     pub fn port(mut self, port: u16) -> NodeBuilder {
         self.config.port = port;
+        self
+    }
+
+    /// What others are told instead of the address that it listens on.
+    pub fn advertise(mut self, advertise: Advertise) -> NodeBuilder {
+        self.config.advertise = Some(advertise);
         self
     }
 

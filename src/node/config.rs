@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chordal_protocol::{Id, Mode, Ring, RingId, Settings, keeper};
 
+use super::Advertise;
 use super::detector::Patience;
 use crate::auth::Security;
 
@@ -15,8 +16,15 @@ pub struct Config {
     pub host: String,
     /// The port to listen on; 0 takes any that is free, or the one that the data directory remembers.
     pub port: u16,
-    /// The `host:port` that others are told, and whose SHA-256 is the node's id; without it the address that is listened on.
-    pub advertise: Option<String>,
+    /// What others are told, a `host:port` whose SHA-256 is the node's id; without it the address that is listened on.
+    pub advertise: Option<Advertise>,
+    /// Whether a router is asked to forward a port. What others are told is then its outer address, unless something else is named.
+    pub upnp: Option<Upnp>,
+    /// The name of a ring, if nodes of it are to find each other on the local network (feature `discover`). A node that has no ring
+    /// yet and nobody to join joins the one that it finds there, and begins none unless `begin` says so.
+    pub discover: Option<String>,
+    /// Whether it is to begin a ring, where it could also look for one.
+    pub begin: bool,
     /// What people call the node; without it `node-<port>`.
     pub name: Option<String>,
     /// Members of the ring to join, `host:port`, or bootstrap services that name some, as [`Source`](crate::client::Source)
@@ -59,6 +67,19 @@ pub struct Config {
     pub content: keeper::Settings,
 }
 
+/// How a router is asked to forward a port (feature `upnp`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upnp {
+    /// For how long it is asked for; it is renewed when half of that is over.
+    pub lease: Duration,
+}
+
+impl Default for Upnp {
+    fn default() -> Upnp {
+        Upnp { lease: Duration::from_secs(3600) }
+    }
+}
+
 /// Where a node keeps what it must not forget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
@@ -71,6 +92,14 @@ pub enum Data {
 }
 
 impl Config {
+    /// What a ring is called whose nodes find each other, unless it has a name of its own.
+    pub const RING: &str = "chordal";
+
+    /// Whether a node without a ring looks for one on the local network.
+    pub(crate) fn seeks(&self) -> bool {
+        self.discover.is_some() && !self.begin
+    }
+
     /// The largest [`Config::value_limit`]: a value and its key, which may be the same bytes again, fit into one message.
     pub const LARGEST_VALUE_LIMIT: usize = 4 << 20;
 
@@ -87,6 +116,9 @@ impl Default for Config {
             host: "127.0.0.1".to_owned(),
             port: 0,
             advertise: None,
+            upnp: None,
+            discover: None,
+            begin: false,
             name: None,
             bootstrap: Vec::new(),
             data: Data::Memory,

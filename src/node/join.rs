@@ -4,18 +4,60 @@ use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Membership, Procedure, Reply, Request, Ring};
 
-use super::{Node, NodeError, StartError};
+use super::surroundings::Surroundings;
+use super::{Config, Node, NodeError, StartError};
 use crate::client::{Error, NodeClient, Source};
 use crate::pauses::Pauses;
 
 /// The first and the longest pause between two attempts.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// How long a bootstrap service may take to answer. One whose pool is empty starts a node first.
-const SERVICE: Duration = Duration::from_secs(10);
+pub(super) const SERVICE: Duration = Duration::from_secs(10);
 
 /// How many contacts are asked for their excuse when joining has failed.
 const BLAMED: usize = 3;
+
+/// The members that these sources stand for, as far as bootstrap services could be asked, without the node itself if it knows
+/// its address; and why there are not more. On a ring whose nodes find each other those on the local network are among them.
+pub(super) async fn members_of(
+    config: &Config,
+    around: &Surroundings,
+    client: &NodeClient,
+    me: Option<&str>,
+) -> (Vec<String>, Option<String>) {
+    let mut members: Vec<String> = Vec::new();
+    let mut missing = None;
+    if config.seeks()
+        && let Some(found) = around.members().await
+    {
+        let ring = config.discover.as_deref().unwrap_or_default();
+        missing = (found.is_empty() && config.bootstrap.is_empty()).then(|| {
+            format!("nobody on the local network says that it is a node of the ring `{ring}`: its first node is started with --discover --begin")
+        });
+        members.extend(found);
+    }
+    for source in &config.bootstrap {
+        let found = match source.parse::<Source>() {
+            Ok(source) => source.members(client).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match found {
+            Ok(found) => {
+                let before = members.len();
+                members.extend(found.into_iter().filter(|addr| Some(addr.as_str()) != me));
+                if members.len() == before {
+                    missing = Some(match me {
+                        Some(_) => format!("{source} names nobody but this node"),
+                        None => format!("{source} names nobody"),
+                    });
+                }
+            }
+            Err(error) => missing = Some(error),
+        }
+    }
+    (members, missing)
+}
 
 impl Node {
     /// Takes this node, which stands alone, into the ring of these members (`host:port`), or of those whom these bootstrap services
@@ -52,25 +94,8 @@ impl Node {
     /// more.
     async fn named(&self, client: &NodeClient) -> (Vec<Contact>, Option<String>) {
         let me = self.contact().addr;
-        let mut named: Vec<Contact> = Vec::new();
-        let mut missing = None;
-        for source in &self.inner.config.bootstrap {
-            let members = match source.parse::<Source>() {
-                Ok(source) => source.members(client).await.map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            match members {
-                Ok(members) => {
-                    let before = named.len();
-                    named.extend(members.iter().filter(|addr| **addr != me).map(|addr| Contact::at(addr.as_str(), "")));
-                    if named.len() == before {
-                        missing = Some(format!("{source} names nobody but this node"));
-                    }
-                }
-                Err(error) => missing = Some(error),
-            }
-        }
-        (named, missing)
+        let (members, missing) = members_of(&self.inner.config, &self.inner.around, client, Some(&me)).await;
+        (members.iter().map(|addr| Contact::at(addr.as_str(), "")).collect(), missing)
     }
 
     /// Remembers those who were named to a node that goes on in its ring.
@@ -89,13 +114,20 @@ impl Node {
         }
     }
 
+    /// Remembers those who are found on the local network, if they are looked for, to a node that goes on in its ring.
+    pub(super) async fn remember_found(&self) {
+        for addr in self.inner.around.members().await.unwrap_or_default() {
+            self.inner.driver.lock().chord.remember(&Contact::at(addr, ""));
+        }
+    }
+
     /// Tries to join through each contact in turn, until it has worked or makes no sense any more. Bootstrap services are
     /// asked anew for each attempt, for whom they named last may be gone. Those of the ring that it has `left` come last.
     pub(super) async fn join(&self, left: Vec<Contact>) -> Result<(), StartError> {
         let config = &self.inner.config;
         let driver = &self.inner.driver;
         let client = NodeClient::with_timeout(SERVICE);
-        let only_itself = config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
+        let only_itself = !config.seeks() && config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
         let mut contacts = Vec::new();
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
         let mut reason = String::new();
@@ -134,6 +166,7 @@ impl Node {
         }
         let mut through = config.bootstrap.clone();
         through.extend(left.iter().map(|contact| contact.addr.clone()));
+        through.extend(config.seeks().then(|| "nodes on the local network".to_owned()));
         Err(StartError::Join(format!(
             "{} attempts through {} failed, the last because {reason}. Is a node of that ring running there, is the port right, and \
              does a firewall let it through? --join-attempts forever goes on trying",

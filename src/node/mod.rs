@@ -3,7 +3,10 @@
 //! [`Node`] is a cheap handle. Behind it `driver` runs the protocol over a [`Transport`] and a
 //! [`Store`](crate::store::Store), `maintenance` gives the beat, and `routing` finds owners.
 
+mod address;
+mod advertise;
 mod builder;
+mod call_back;
 mod config;
 mod detector;
 mod driver;
@@ -13,15 +16,22 @@ mod happenings;
 mod info;
 mod join;
 mod keeping;
+mod listening;
 mod maintenance;
 mod many;
+#[cfg(feature = "discover")]
+mod neighbourhood;
 mod outbox;
 mod port_holder;
 mod recovery;
 mod request;
 mod routing;
 mod start;
+mod start_error;
+mod surroundings;
 mod transport;
+#[cfg(feature = "upnp")]
+mod upnp;
 mod values;
 mod wire;
 
@@ -38,18 +48,28 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api;
 use crate::auth::{Nets, Security};
+pub use address::AddressError;
+pub use advertise::{Advertise, AdvertiseError};
 pub use builder::NodeBuilder;
-pub use config::{Config, Data};
+pub(crate) use call_back::NotCalledBack;
+pub use config::{Config, Data, Upnp};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
 pub use error::NodeError;
 use keeping::Job;
 pub use many::{ReadEnd, WriteEnd};
+#[cfg(feature = "discover")]
+pub use neighbourhood::DiscoverError;
 pub use port_holder::PortHolder;
 pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
-pub use start::{StartError, StoppedMember, member_in};
+pub use start::{StoppedMember, member_in};
+pub use start_error::StartError;
+use surroundings::Surroundings;
+pub(crate) use transport::Resolver;
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
+#[cfg(feature = "upnp")]
+pub use upnp::UpnpError;
 pub(crate) use values::{KEY_LIMIT, deletion, id_of_key, storing};
 
 /// Who answered, and after how many hops.
@@ -79,6 +99,10 @@ struct Inner {
     config: Config,
     /// Whom it calls.
     nets: Nets,
+    /// What bounds the calls to nodes that look for their address.
+    call_backs: call_back::CallBacks,
+    /// What it has beside its ring.
+    around: Surroundings,
     /// What requests for many things at once may have under way together.
     many: many::Lanes,
     /// Ends everything.
@@ -88,9 +112,16 @@ struct Inner {
 }
 
 impl Inner {
-    fn new(driver: Arc<Driver>, router: Router, config: Config, nets: Nets, stop: CancellationToken) -> Inner {
-        let (many, served) = (many::Lanes::default(), CancellationToken::new());
-        Inner { driver, router, config, nets, many, stop, served }
+    fn new(
+        driver: Arc<Driver>,
+        router: Router,
+        config: Config,
+        nets: Nets,
+        around: Surroundings,
+        stop: CancellationToken,
+    ) -> Inner {
+        let (many, served, call_backs) = (many::Lanes::default(), CancellationToken::new(), Default::default());
+        Inner { driver, router, config, nets, call_backs, around, many, stop, served }
     }
 }
 

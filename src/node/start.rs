@@ -1,6 +1,5 @@
 //! How a node begins: its store, its address, its place on a ring, and its server.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,56 +12,38 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use super::keeping::{Job, Keeping};
+use super::listening::{dir_name, is_elsewhere, listen, own_addresses};
 use super::routing::Router;
+use super::surroundings::Surroundings;
 use super::transport::{HttpTransport, Peers};
-use super::{Config, Data, Inner, Node, PortHolder, maintenance};
+use super::{Advertise, Config, Data, Inner, Node, StartError, address, maintenance};
 use crate::api::join_host_port;
 use crate::auth::{Nets, Role};
-use crate::client::Source;
+use crate::client::{Source, check_member};
 use crate::http;
 use crate::store::{DiskStore, MemoryStore, Store, StoreError};
 
 /// The first pause between two attempts to wire by hand; the longest is a second.
 const WIRING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why a node did not start. Nothing runs then, and nothing on disk has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings contradict each other or the data directory.
-    #[error("{0}")]
-    Config(String),
-    /// The address can't be listened on.
-    #[error("cannot listen on {addr}: {source}{}", advice(.source, .holder.as_ref()))]
-    Listen {
-        /// The address.
-        addr: String,
-        /// What the system said.
-        source: std::io::Error,
-        /// Who has the port, if it is taken and that can be seen.
-        holder: Option<PortHolder>,
-    },
-    /// The store can't be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The node was told to join, and could not.
-    #[error("could not join the ring: {0}")]
-    Join(String),
-    /// Something that should always work did not.
-    #[error("{0}")]
-    System(String),
+/// What a node begins with.
+struct Ground {
+    listener: TcpListener,
+    store: Arc<dyn Store>,
+    remembered: Option<Durable>,
 }
 
-fn advice(error: &std::io::Error, holder: Option<&PortHolder>) -> String {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            let holder = holder.map_or(String::new(), |holder| format!(" ({holder})"));
-            format!(". Another program has that port{holder}: choose another one with --port, or 0 for any")
+impl Ground {
+    /// What others are told. If nobody is kept out, that leads nowhere but here.
+    async fn address(&self, config: &Config, around: &Surroundings) -> Result<String, StartError> {
+        let remembered = self.remembered.as_ref();
+        let addr = address::find(config, &self.listener, remembered, around).await?;
+        if !config.security.is_closed() && is_elsewhere(&addr).await {
+            return Err(StartError::open_to_strangers(&addr));
         }
-        std::io::ErrorKind::AddrNotAvailable => {
-            ". This machine does not have that address: choose another --host".to_owned()
-        }
-        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher one".to_owned(),
-        _ => String::new(),
+        // Whoever is somebody else than the directory remembers is told so before anything is begun.
+        identity(config, &addr, &self.listener, remembered)?;
+        Ok(addr)
     }
 }
 
@@ -86,10 +67,24 @@ impl Node {
                 (listen(&mut config, None).await?, store, None)
             }
         };
+        let ground = Ground { listener, store, remembered };
+        let around = Surroundings::open(&config, &ground.listener, ground.remembered.as_ref()).await?;
+        let addr = match ground.address(&config, &around).await {
+            Ok(addr) => addr,
+            Err(error) => {
+                around.close().await;
+                return Err(error);
+            }
+        };
+        Node::stand_on(config, ground, around, addr).await
+    }
+
+    /// The node at this address.
+    async fn stand_on(config: Config, ground: Ground, around: Surroundings, addr: String) -> Result<Node, StartError> {
+        let Ground { listener, store, remembered } = ground;
         let resumes = remembered.as_ref().is_some_and(goes_on);
-        let me = identity(&config, &listener, remembered.as_ref())?;
+        let me = identity(&config, &addr, &listener, remembered.as_ref())?;
         let mut remembered_contacts = Vec::new();
-        let addr = me.addr.clone();
         let chord = match remembered {
             Some(mut durable) if resumes => {
                 durable.me.name = me.name;
@@ -113,7 +108,7 @@ impl Node {
         let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
-        let inner = Arc::new(Inner::new(driver, router, config, nets, stop.clone()));
+        let inner = Arc::new(Inner::new(driver, router, config, nets, around, stop.clone()));
         let node = Node { inner, _guard: Some(Arc::new(stop.clone().drop_guard())) };
         maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
@@ -123,10 +118,13 @@ impl Node {
             node.stop().await;
             return Err(error);
         }
+        node.inner.around.announce(&node.contact());
         Ok(node)
     }
 
     fn serve(&self, listener: TcpListener) {
+        let (around, stop) = (self.for_itself(), self.shutdown_token());
+        tokio::spawn(async move { around.inner.around.keep_up(&stop).await });
         let node = self.for_itself();
         let stop = self.shutdown_token();
         let limits = http::Limits { clients: self.security().limits, ..http::Limits::default() };
@@ -139,6 +137,7 @@ impl Node {
             if let Err(error) = served {
                 tracing::error!(%error, "the server has ended");
             }
+            node.inner.around.close().await;
             let driver = Arc::clone(&node.inner.driver);
             if let Err(error) = tokio::task::spawn_blocking(move || driver.close()).await {
                 tracing::error!(%error, "the store was not closed in order");
@@ -167,17 +166,26 @@ impl Node {
                 let remembering = async move { node.remember_named().await };
                 tokio::spawn(self.shutdown_token().run_until_cancelled_owned(remembering));
             }
+            let node = self.for_itself();
+            let looking = async move { node.remember_found().await };
+            tokio::spawn(self.shutdown_token().run_until_cancelled_owned(looking));
             driver.begin_soon(Procedure::Stabilize);
             driver.begin_soon(Procedure::CheckPredecessor { candidate: None });
             return Ok(());
         }
-        if config.bootstrap.is_empty() && ring.is_some() {
+        if config.bootstrap.is_empty() && ring.is_some() && !config.seeks() {
             return Err(StartError::Config(
                 "this node stopped before it had joined its ring; name a member of it with --bootstrap".to_owned(),
             ));
         }
-        if !config.bootstrap.is_empty() || !left.is_empty() {
+        if !config.bootstrap.is_empty() || !left.is_empty() || config.seeks() {
             return self.join(left).await;
+        }
+        if let Some(other) = self.inner.around.members().await.into_iter().flatten().next() {
+            return Err(StartError::Config(format!(
+                "a node of the ring that this one is to begin announces itself on the local network, {other}: start it without \
+                 --begin to join that ring, or give the new one another name with --discover=NAME"
+            )));
         }
         let wired = config.pred.is_some() || config.succ.is_some();
         let id = if wired { RingId::WIRED_BY_HAND } else { RingId(rand::rng().random()) };
@@ -245,7 +253,7 @@ pub fn member_in(dir: &Path) -> Result<Option<StoppedMember>, StoreError> {
 }
 
 /// What a node kept that has left, others have taken over.
-fn goes_on(durable: &Durable) -> bool {
+pub(super) fn goes_on(durable: &Durable) -> bool {
     durable.membership != Membership::Left
 }
 
@@ -267,6 +275,12 @@ fn check(config: &Config) -> Result<(), StartError> {
     if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) && config.replication_factor != Ring::ALL {
         return wrong("a value is kept on from 1 to 16 nodes, or on all of a ring that takes no more than 16");
     }
+    if config.begin && !config.bootstrap.is_empty() {
+        return wrong("a node either begins a ring (--begin) or joins one (--bootstrap), not both");
+    }
+    if let Some(missing) = Surroundings::missing(config) {
+        return wrong(missing);
+    }
     if config.join_attempts == Some(0) {
         return wrong("a node that shall join has at least one attempt");
     }
@@ -279,18 +293,22 @@ fn check(config: &Config) -> Result<(), StartError> {
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
     }
-    for addr in config.advertise.iter().chain(&config.security.known_as).chain(&config.pred).chain(&config.succ) {
+    let at = config.advertise.iter().filter_map(|it| if let Advertise::At(addr) = it { Some(addr) } else { None });
+    for addr in at.chain(&config.security.known_as).chain(&config.pred).chain(&config.succ) {
         check_host_port(addr)?;
+    }
+    if let Some(Advertise::Host(host)) = &config.advertise {
+        check_host_port(&join_host_port(host, 1))?;
     }
     Ok(())
 }
 
 fn check_host_port(addr: &str) -> Result<(), StartError> {
-    let parsed = addr.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    match parsed {
-        Some((host, port)) if !host.is_empty() && port != 0 && !host.contains(['/', ' ']) => Ok(()),
-        _ => Err(StartError::Config(format!("`{addr}` is no address of a node; one looks like 127.0.0.1:9000"))),
-    }
+    check_member(addr).map_err(|reason| {
+        StartError::Config(format!(
+            "`{addr}` is no address of a node; one looks like 127.0.0.1:9000 or [::1]:9000, and here {reason}"
+        ))
+    })
 }
 
 async fn open_store(dir: PathBuf) -> Result<(Arc<dyn Store>, Option<Durable>), StartError> {
@@ -309,87 +327,22 @@ async fn open_store(dir: PathBuf) -> Result<(Arc<dyn Store>, Option<Durable>), S
     }
 }
 
-/// What the directory of a node is called that has no other name for it.
-fn dir_name(config: &Config, listener: &TcpListener) -> Result<String, StartError> {
-    let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
-    let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
-    Ok(addr.replace([':', '[', ']'], "_"))
-}
-
-/// Listens where it was told to, or, with port 0, where the data directory remembers.
-async fn listen(config: &mut Config, remembered: Option<&Durable>) -> Result<TcpListener, StartError> {
-    if config.port == 0
-        && config.advertise.is_none()
-        && let Some(durable) = remembered
-    {
-        config.port = durable.me.port();
-    }
-    let addr = join_host_port(&config.host, config.port);
-    let failed = |source: std::io::Error| {
-        let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
-        let holder = if is_taken { PortHolder::of(config.port) } else { None };
-        StartError::Listen { addr: addr.clone(), source, holder }
-    };
-    let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
-    if !config.security.is_closed() {
-        let reached = resolved.iter().map(SocketAddr::ip).find(|ip| !is_loopback(*ip)).map(|ip| ip.to_string());
-        let told = match &config.advertise {
-            Some(advertise) if reached.is_none() => is_elsewhere(advertise).await.then(|| advertise.clone()),
-            _ => None,
-        };
-        if let Some(open) = reached.or(told) {
-            return Err(StartError::Config(format!(
-                "{open} can be reached from other machines, and nothing would keep strangers out: give the node the secret of its \
-                 ring with --secret-file (`tasks secret new ring.secret` writes one) or certificates with --tls-cert (`tasks certs`), or listen on a loopback address such as \
-                 127.0.0.1"
-            )));
-        }
-    }
-    TcpListener::bind(&resolved[..]).await.map_err(failed)
-}
-
-/// The addresses under which others call it, as far as they can be told.
-async fn own_addresses(addr: &str, listener: &TcpListener) -> Vec<IpAddr> {
-    match tokio::net::lookup_host(addr).await {
-        Ok(resolved) => resolved.map(|addr| addr.ip()).collect(),
-        Err(_) => listener.local_addr().map(|addr| addr.ip()).into_iter().collect(),
-    }
-}
-
-/// Whether others are told an address that is not, or not surely, on this machine: traffic would be led here from elsewhere.
-async fn is_elsewhere(advertise: &str) -> bool {
-    match tokio::net::lookup_host(advertise).await {
-        Ok(mut resolved) => resolved.any(|addr| !is_loopback(addr.ip())),
-        Err(_) => true,
-    }
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-    }
-}
-
 /// Who the node is. A data directory fixes its id and address.
-fn identity(config: &Config, listener: &TcpListener, remembered: Option<&Durable>) -> Result<Contact, StartError> {
+fn identity(
+    config: &Config,
+    addr: &str,
+    listener: &TcpListener,
+    remembered: Option<&Durable>,
+) -> Result<Contact, StartError> {
     let local = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
-    let addr = config.advertise.clone().unwrap_or_else(|| join_host_port(&config.host, local.port()));
-    if local.ip().is_unspecified() && config.advertise.is_none() {
-        let reason = format!(
-            "--host {} listens everywhere, and others must know where to call: say so with --advertise",
-            config.host
-        );
-        return Err(StartError::Config(reason));
-    }
     let name = config.name.clone().unwrap_or_else(|| {
         remembered.map_or_else(|| format!("node-{}", local.port()), |durable| durable.me.name.clone())
     });
     let id = config.id.unwrap_or_else(|| match remembered {
         Some(durable) if durable.me.addr == addr => durable.me.id,
-        _ => Id::of(&addr),
+        _ => Id::of(addr),
     });
-    let me = Contact { id, addr, name };
+    let me = Contact { id, addr: addr.to_owned(), name };
     match remembered {
         Some(durable) if durable.me != me => Err(StartError::Config(format!(
             "the data directory belongs to {} with id {}, and this node would be {} with id {}: start it there, or give it \

@@ -138,7 +138,7 @@ impl Lab {
     pub(crate) fn addrs(&self) -> Vec<String> {
         let nodes = self.state()["nodes"].as_array().expect("a list of nodes").clone();
         let running = nodes.iter().filter(|node| node["status"] == "running");
-        running.map(|node| format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])).collect()
+        running.map(addr_of).collect()
     }
 
     /// The node of this name in the state.
@@ -150,8 +150,7 @@ impl Lab {
 
     /// `host:port` of the node of this name.
     pub(crate) fn addr(&self, name: &str) -> String {
-        let node = self.node(name);
-        format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])
+        addr_of(&self.node(name))
     }
 
     /// The nodes of the state.
@@ -416,9 +415,10 @@ pub(crate) fn sha256(bytes: impl AsRef<[u8]>) -> String {
     hex::encode(<sha2::Sha256 as sha2::Digest>::digest(bytes))
 }
 
-/// `host:port` of a node object.
+/// `host:port` of a node object, with brackets round an IPv6 host.
 pub(crate) fn addr_of(node: &Value) -> String {
-    format!("{}:{}", node["host"].as_str().expect("a host"), node["port"])
+    let host = node["host"].as_str().expect("a host");
+    if host.contains(':') { format!("[{host}]:{}", node["port"]) } else { format!("{host}:{}", node["port"]) }
 }
 
 /// The names of an object's fields, sorted.

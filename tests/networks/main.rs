@@ -4,6 +4,9 @@
 //! - [`world`]: subnets around a router, which can be cut off from it; an address translation with forwarded ports
 //! - [`bad_wire`]: a wire that is late and loses some of what it is given
 //! - [`subnets`], [`translated`], [`late`]: the rings
+//! - [`found`]: rings of nodes that find their addresses
+//! - [`igd`]: a router that forwards ports to those who ask; [`forwarded`]: nodes that ask it
+//! - [`discovered`]: nodes that find each other on one wire
 //!
 //! A test that cannot have its networks says on standard error what is missing, and is skipped: they need the right to make
 //! namespaces, `ip` (iproute2), and the one with an address translation `nft` (nftables).
@@ -13,6 +16,10 @@
 mod common;
 
 mod bad_wire;
+mod discovered;
+mod forwarded;
+mod found;
+mod igd;
 mod late;
 mod subnets;
 mod translated;

@@ -70,6 +70,24 @@ impl World {
         Ok(Host { wire: None, namespace, address: format!("10.{number}.0.2") })
     }
 
+    /// Hosts on one wire, 10.100.0.1 and so on: what one sends to all, all get.
+    pub(crate) fn lan(&self, count: u8) -> Result<Vec<Host>, String> {
+        self.router.ip(&["link", "add", "lan", "type", "bridge", "mcast_snooping", "0"])?;
+        self.router.ip(&["link", "set", "lan", "up"])?;
+        let host = |number: u8| {
+            let (namespace, plug) = (Namespace::new(&format!("lan{number}"))?, format!("plug{number}"));
+            let peer = ["peer", "name", "port", "netns", namespace.name()];
+            self.router.ip(&[&["link", "add", &plug, "type", "veth"][..], &peer].concat())?;
+            self.router.ip(&["link", "set", &plug, "master", "lan", "up"])?;
+            let address = format!("10.100.0.{number}");
+            namespace.ip(&["address", "add", &format!("{address}/24"), "dev", "port"])?;
+            namespace.ip(&["link", "set", "port", "up"])?;
+            namespace.ip(&["link", "set", "lo", "up"])?;
+            Ok(Host { wire: None, namespace, address })
+        };
+        (1..=count).map(host).collect()
+    }
+
     /// The same at the end of a wire that delivers late and loses some.
     pub(crate) fn far_subnet(&self, number: u8) -> Result<Host, String> {
         let namespace = Namespace::new(&format!("host{number}"))?;
@@ -135,8 +153,14 @@ impl World {
     pub(crate) fn try_node(&self, host: &Host, more: &[&str]) -> Result<Daemon, Ran> {
         let port = PORT.to_string();
         let place: &[&str] = if more.contains(&"--host") { &[] } else { &["--host", &host.address, "--port", &port] };
-        let args = [place, &["--secret-file", "ring.secret"], more].concat();
+        let secret: &[&str] = if more.contains(&"--secret-file") { &[] } else { &["--secret-file", "ring.secret"] };
+        let args = [place, secret, more].concat();
         host.namespace.inside(|| Daemon::try_start(self.lab.path(), &args))
+    }
+
+    /// Writes a secret file of another ring.
+    pub(crate) fn other_secret(&self, name: &str) {
+        self.lab.ok(&["secret", "new", name]);
     }
 
     /// Waits until this node, asked from this host, says that it is ready.

@@ -7,10 +7,12 @@
 //! - [`tls`]: a ring of mutual TLS
 //! - [`calls`]: connections that nodes keep for their calls
 //! - [`limits`]: what one client may ask, and whom a node calls
+//! - [`call_back`]: what a node can be made to do by those who want to be called back
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod call_back;
 mod calls;
 mod limits;
 mod ring;

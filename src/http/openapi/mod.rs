@@ -91,6 +91,7 @@ fn summary(operation: &Operation) -> &'static str {
     match known {
         Some((_, _, what)) => what,
         None if operation.path == "/" => "the routes",
+        None if operation.path == "/seen" => "from where this node sees the one that asks, which it may call back",
         None => "a message of another node, in a form of their own",
     }
 }
@@ -137,7 +138,7 @@ mod tests {
                 ((*method).to_owned(), path.split(['?', ' ']).next().unwrap_or_default().to_owned())
             })
             .collect();
-        let hidden = [("GET", "/"), ("POST", "/peer"), ("GET", "/peer")]
+        let hidden = [("GET", "/"), ("POST", "/peer"), ("GET", "/peer"), ("POST", "/seen")]
             .map(|(method, path)| (method.to_owned(), path.to_owned()));
         let expected: BTreeSet<_> = mapped.into_iter().chain(hidden).collect();
         assert_eq!(documented(), expected);

@@ -268,6 +268,13 @@ fn node() -> Vec<Operation> {
         Operation::new("GET", "/peer", "nodes", "peerCalls")
             .answers(101, json!({ "description": "With Upgrade: chordal-peer, the connection goes on with calls" }))
             .fails(405, "The connection is not to be upgraded to chordal-peer"),
+        Operation::new("POST", "/seen", "nodes", "seen")
+            .takes(as_json(json!({ "type": "object" })))
+            .answers(
+                200,
+                json!({ "description": "From where the request came", "content": as_json(json!({ "type": "object" })) }),
+            )
+            .fails(429, "Too many are called back now; Retry-After"),
     ]
 }
 

@@ -274,7 +274,7 @@ async fn on_stream_or<P: Future<Output = Outcome>>(
 /// Finds the addresses of a name, as far as they may be called. What it finds is what is connected to: a name that leads
 /// elsewhere the next time leads nowhere.
 #[derive(Debug)]
-struct Resolver(Nets);
+pub(crate) struct Resolver(pub(crate) Nets);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
