@@ -410,6 +410,156 @@ fn a_member_that_misses_many_writes_is_named() {
     assert!(step.events.contains(&Event::Lagging(name, vec![member(1), member(2)])));
 }
 
+/// Two nodes keep forty values, and a third one is to take half of the circle, with all of them: a row to a letter.
+struct Joining {
+    net: Net,
+    name: Name,
+    written: BTreeMap<u8, Option<u8>>,
+    last: u8,
+    asked: Vec<u64>,
+}
+
+impl Joining {
+    fn begin(seed: u64) -> Joining {
+        let mut net = Net::new(seed, 3, &[0, 1]);
+        for key in 0..40 {
+            net.put(0x80 + key, 0, u64::from(key));
+        }
+        let name = net.view_of(&id(0x80)).unwrap().name();
+        let mut joining = Joining { net, name, written: BTreeMap::new(), last: 0, asked: Vec::new() };
+        joining.propose();
+        joining
+    }
+
+    fn propose(&mut self) {
+        let (head, tail) = (group(&[0, 1]), group(&[2, 0, 1]));
+        self.net.propose(0, self.name, &Change::Split { at: id(0x80), head, tail });
+    }
+
+    /// A client writes over a value, or deletes it, and does not wait for the answer.
+    fn write(&mut self) {
+        self.last += 1;
+        let (key, request) = (0x80 + self.last * 7 % 40, RequestId((u128::from(self.last) + 1_000) << 64));
+        let value = Content::Value { bytes: vec![self.last], content_type: String::new() };
+        let is_delete = self.last.is_multiple_of(3);
+        let content = if is_delete { Content::Tombstone } else { value };
+        let write = Write { id: id(key), key: None, content, condition: Condition::Always, request };
+        let now = Time(self.net.now);
+        self.net.asked += 1;
+        let (token, node) = (self.net.asked, self.net.nodes.get_mut(&0).unwrap());
+        let step = node.replica.operate(&mut node.store, now, Token(token), Operation::Write(write));
+        self.net.step(0, step);
+        self.written.insert(key, (!is_delete).then_some(self.last));
+        self.asked.push(token);
+    }
+
+    fn is_served(&self) -> bool {
+        self.net.primary_of(&id(0x80)).is_some()
+    }
+
+    /// Lets so much time pass, with a write every now and then; how long nobody served, in milliseconds.
+    fn run(&mut self, ms: u64, writes: usize) -> u64 {
+        let mut without = 0;
+        for i in 0..ms / 10 {
+            if i % 20 == 0 && i / 20 < writes as u64 && self.net.primary_of(&id(0x80)) == Some(0) {
+                self.write();
+            }
+            self.net.run(10);
+            without += if self.is_served() { 0 } else { 10 };
+        }
+        without
+    }
+
+    fn held(&self, n: u8) -> Vec<Name> {
+        self.net.nodes[&n].replica.durable().held.keys().copied().collect()
+    }
+
+    fn sent_ahead(&self) -> bool {
+        self.net.events.contains(&(0, Event::SentAhead(self.name, vec![member(2)])))
+    }
+
+    fn must_be_as_written(&mut self, seed: u64) {
+        for key in 0..40 {
+            let value = self.written.get(&(0x80 + key)).copied().unwrap_or(Some(0));
+            assert_eq!(self.net.get(0x80 + key), Some(value), "seed {seed}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_a_joiner_needs_travels_while_the_view_serves() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        assert_eq!(joining.run(1_500, 8), 0, "seed {seed}: nothing is sealed while content travels");
+        assert!(joining.held(2).is_empty() && !joining.sent_ahead(), "seed {seed}: it takes longer than that");
+        let without = joining.run(30_000, 20);
+        assert!(without < 700, "seed {seed}: sealed for {without} ms, where a few letters and answers are needed");
+        assert!(joining.sent_ahead(), "seed {seed}");
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_joiner_that_restarts_goes_on_where_it_was() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_500, 8);
+        let staged = joining.net.nodes[&2].replica.durable().staged.clone();
+        joining.net.restart(2);
+        joining.run(300, 0);
+        let (label, before) = staged.first_key_value().unwrap();
+        let after = joining.net.nodes[&2].replica.durable().staged[label].after;
+        assert!(after >= before.after && before.after.is_some(), "seed {seed}");
+        joining.run(30_000, 8);
+        assert!(joining.sent_ahead(), "seed {seed}");
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_joiner_that_dies_holds_nobody_up_and_the_mark_goes_on() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_000, 5);
+        joining.net.crash(2);
+        assert_eq!(joining.run(20_000, 10), 0, "seed {seed}: the view serves on");
+        let replica = &joining.net.nodes[&0].replica;
+        assert_eq!(replica.proposing_since(&joining.name), None, "seed {seed}");
+        let stable = replica.durable().held[&joining.name].stable;
+        assert_eq!(stable, 40 + u64::from(joining.last), "seed {seed}: what is at both members is stable");
+        // It comes back, and hears that what it has is of no use; the next proposal sends all again.
+        joining.net.restart(2);
+        joining.net.run(1_000);
+        assert!(joining.net.nodes[&2].replica.durable().staged.is_empty(), "seed {seed}");
+        joining.propose();
+        joining.run(30_000, 8);
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_primary_that_restarts_while_it_sends_ahead_leaves_nothing_behind() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_500, 8);
+        joining.net.restart(0);
+        joining.run(10_000, 8);
+        assert!(joining.net.nodes[&2].replica.durable().staged.is_empty(), "seed {seed}: what it had is of no use");
+        joining.must_be_as_written(seed);
+        joining.name = joining.net.view_of(&id(0x80)).unwrap().name();
+        if let Some(primary) = joining.net.primary_of(&id(0x80)) {
+            let (head, tail) = (group(&[primary]), group(&[2, primary]));
+            joining.net.propose(primary, joining.name, &Change::Split { at: id(0x80), head, tail });
+        }
+        joining.run(30_000, 0);
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
 #[test]
 fn a_copied_disk_and_another_incarnation_have_no_voice() {
     let mut net = Net::new(1, 3, &[0, 1, 2]);

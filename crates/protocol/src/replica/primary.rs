@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::content::ROW;
 use super::tick::AGAIN;
 use super::{
-    Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
+    Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Settings, Step, Store, Token, Turn,
+    minted,
 };
 use crate::{Id, Record, Time, Version, Write, Written};
 
@@ -18,6 +20,8 @@ pub(super) struct Lead {
     tail: BTreeMap<u64, Unstable>,
     /// What these weigh, in bytes.
     weight: usize,
+    /// What all writes so far weigh, with their rows.
+    written: u64,
     /// The number of the last question whether the view stands, and who has answered it.
     round: u64,
     confirmed: BTreeSet<Member>,
@@ -25,7 +29,26 @@ pub(super) struct Lead {
     waiting: Vec<(u64, Token, Answer)>,
 }
 
+/// How far a primary has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Progress {
+    /// All writes up to this number are at all members.
+    pub(super) stable: u64,
+    /// What all writes so far weigh.
+    pub(super) written: u64,
+}
+
 impl Lead {
+    pub(super) fn progress(&self) -> Progress {
+        let stable = self.tail.first_key_value().map_or(self.sequence, |(first, _)| first - 1);
+        Progress { stable, written: self.written }
+    }
+
+    /// Whether half of what may be under way is.
+    pub(super) fn is_half_full(&self, settings: &Settings) -> bool {
+        self.fills(settings.longest_tail / 2, HEAVIEST_TAIL / 2)
+    }
+
     /// Whether so many writes, or so many bytes, are not known to be at all members.
     fn fills(&self, writes: usize, bytes: usize) -> bool {
         self.tail.len() >= writes || self.weight >= bytes
@@ -33,7 +56,7 @@ impl Lead {
 }
 
 /// How many bytes of writes may be under way or not yet at all members in a view: they travel in one message when it changes.
-const HEAVIEST_TAIL: usize = 32 << 20;
+pub(super) const HEAVIEST_TAIL: usize = 32 << 20;
 
 /// A write that is not known to be at all members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -152,6 +175,7 @@ impl<S: Store> Turn<'_, S> {
             asked: self.now,
         };
         lead.weight += record.weight();
+        lead.written += (ROW + record.weight()) as u64;
         lead.tail.insert(lead.sequence, unstable);
         self.store.put(&area, &record);
         let me = self.me();
@@ -177,7 +201,6 @@ impl<S: Store> Turn<'_, S> {
         let (majority, all) = (held.view.majority(), held.view.members.len());
         let majority = if self.has_bug(Bug::AcknowledgeByMinority) { 1 } else { majority };
         let enough = if self.has_bug(Bug::CollectAtMajority) { majority } else { all };
-        let before = held.stable;
         let Some(lead) = self.replica.leads.get_mut(&name) else { return };
         let Some(write) = lead.tail.get_mut(&sequence) else { return };
         write.at.insert(from);
@@ -192,9 +215,16 @@ impl<S: Store> Turn<'_, S> {
                 lead.weight -= write.record.weight();
             }
         }
-        let stable = lead.tail.first_key_value().map_or(lead.sequence, |(first, _)| first - 1);
+        self.settle_stable(&name);
+    }
+
+    /// The stable mark goes on, unless something is still to be told of what would be below it (`prefetch`).
+    pub(super) fn settle_stable(&mut self, name: &Name) {
+        let Some(before) = self.held(name).map(|held| held.stable) else { return };
+        let Some(Progress { stable, .. }) = self.replica.leads.get(name).map(Lead::progress) else { return };
+        let stable = self.held_back(name).map_or(stable, |held_back| held_back.min(stable));
         if stable > before {
-            self.advance(name, Marks { stable, purged: 0 });
+            self.advance(*name, Marks { stable, purged: 0 });
         }
     }
 
@@ -272,7 +302,7 @@ impl<S: Store> Turn<'_, S> {
     pub(super) fn lead_again(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.get(name) else { return };
         let open: Vec<u64> = lead.tail.keys().copied().collect();
-        if lead.fills(self.replica.settings.longest_tail / 2, HEAVIEST_TAIL / 2)
+        if lead.is_half_full(&self.replica.settings)
             && let Some(oldest) = lead.tail.first_key_value().map(|(_, write)| write.at.clone())
             && let Some(held) = self.held(name)
         {
