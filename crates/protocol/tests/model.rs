@@ -29,7 +29,7 @@ use explorer::{Found, explore};
 use scenario::Scenario;
 
 /// More than any of the runs of `cargo test` has.
-const SMALL: usize = 400_000;
+const SMALL: usize = 900_000;
 
 /// What fits into the memory of a small machine.
 const LARGE: usize = 12_000_000;

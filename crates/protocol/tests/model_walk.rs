@@ -1,7 +1,7 @@
 //! What the model leaves out: time. Nodes that tick, messages that are lost and late, restarts, all by seeded chance; and
 //! afterwards, once messages arrive again, every range must come back and have what was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chordal_protocol::replica::{
     Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation,
@@ -63,6 +63,10 @@ fn patient() -> Settings {
 
 impl Net {
     fn new(seed: u64, nodes: u8, first: &[u8]) -> Net {
+        Net::with(patient(), seed, nodes, first)
+    }
+
+    fn with(settings: Settings, seed: u64, nodes: u8, first: &[u8]) -> Net {
         let mut net = Net {
             chance: Pcg64Mcg::seed_from_u64(seed),
             now: 10_000,
@@ -75,7 +79,7 @@ impl Net {
             asked: 0,
         };
         for n in 0..nodes {
-            let mut replica = Replica::new(member(n), patient());
+            let mut replica = Replica::new(member(n), settings.clone());
             if first.contains(&n) {
                 let members = group(first).0;
                 let range = Interval::whole(id(0));
@@ -94,8 +98,17 @@ impl Net {
             self.answers.insert(token, answer);
         }
         for event in step.events {
-            if let Event::Silent(name) = event {
-                self.take_over(n, name);
+            match &event {
+                Event::Silent(name) => self.take_over(n, *name),
+                // As the keeper does.
+                Event::Lagging(name, _) => {
+                    let replica = &self.nodes[&n].replica;
+                    let is_changing = replica.proposing_since(name).is_some();
+                    if !is_changing {
+                        self.propose(n, *name, &Change::Same);
+                    }
+                }
+                _ => {}
             }
             self.events.push((n, event));
         }
@@ -558,6 +571,108 @@ fn a_primary_that_restarts_while_it_sends_ahead_leaves_nothing_behind() {
         assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
         joining.must_be_as_written(seed);
     }
+}
+
+impl Net {
+    /// A client writes, and does not wait for the answer.
+    fn write(&mut self, key: u8) {
+        let Some(n) = self.primary_of(&id(key)) else { return };
+        self.asked += 1;
+        let (token, now) = (self.asked, Time(self.now));
+        let content = Content::Value { bytes: vec![token as u8], content_type: String::new() };
+        let request = RequestId(u128::from(token + 1_000_000) << 64);
+        let write = Write { id: id(key), key: None, content, condition: Condition::Always, request };
+        let Some(node) = self.nodes.get_mut(&n) else { return };
+        let step = node.replica.operate(&mut node.store, now, Token(token), Operation::Write(write));
+        self.step(n, step);
+    }
+}
+
+/// Clients write so fast that a view would have to begin anew several times before a new member has been sent two hundred
+/// values, some rows at a time.
+#[test]
+fn a_member_that_is_sent_much_gets_done_while_clients_write() {
+    for seed in 0..10 {
+        let mut settings = patient();
+        settings.longest_tail = 64;
+        settings.page_bytes = 600;
+        let mut net = Net::with(settings, seed, 4, &[0, 1, 2]);
+        for key in 0..200 {
+            net.put(key, 0, u64::from(key));
+        }
+        let name = net.view_of(&id(0)).unwrap().name();
+        net.crash(2);
+        net.propose(0, name, &Change::Members(group(&[0, 1, 3])));
+        let has_installed = |net: &Net| net.nodes[&3].replica.durable().held.values().any(|held| held.installed);
+        let mut written = 0u64;
+        while !has_installed(&net) {
+            net.write((written % 200) as u8);
+            net.run(20);
+            written += 1;
+            assert!(written < 3_000, "seed {seed}: a minute, and it is not done");
+        }
+        assert!(written > 150, "seed {seed}: it took too little time for this to show anything");
+        let view = net.view_of(&id(0)).unwrap();
+        assert!(view.epoch <= name.epoch + 3, "seed {seed}: {view:?} began anew again and again");
+        // And all that it keeps is right: it serves alone with one of those who had it.
+        net.run(3_000);
+        let values: Vec<_> = (0..200).map(|key| net.get(key)).collect();
+        net.crash(0);
+        net.run(20_000);
+        assert_eq!((0..200).map(|key| net.get(key)).collect::<Vec<_>>(), values, "seed {seed}");
+    }
+}
+
+/// What a dead member lacks is not sent all at once, and one that is back is not made to wait for beats.
+#[test]
+fn who_lacks_much_is_sent_a_window_and_more_with_each_answer() {
+    const LACKING: u64 = 2_000;
+    let mut net = Net::new(1, 3, &[0, 1, 2]);
+    let mut now = 10_000;
+    let stores = |step: &Step, n: u8| {
+        let is_store = |call: &&Letter<Request>| matches!(call.body, Request::Store { .. }) && call.to == member(n);
+        step.calls.iter().filter(is_store).count()
+    };
+    for i in 0..LACKING {
+        let content = Content::Value { bytes: Vec::new(), content_type: String::new() };
+        let request = RequestId(u128::from(i + 1) << 64);
+        let write = Write { id: Id::of(i.to_string()), key: None, content, condition: Condition::Always, request };
+        let node = net.nodes.get_mut(&0).unwrap();
+        let step = node.replica.operate(&mut node.store, Time(now), Token(i), Operation::Write(write));
+        for call in step.calls.into_iter().filter(|call| call.to == member(1)) {
+            let one = net.nodes.get_mut(&1).unwrap();
+            let reply = one.replica.serve(&mut one.store, Time(now), call).0;
+            let node = net.nodes.get_mut(&0).unwrap();
+            node.replica.hear(&mut node.store, Time(now), reply);
+        }
+    }
+    // Some beats while the other one is dead.
+    for _ in 0..20 {
+        now += 700;
+        let node = net.nodes.get_mut(&0).unwrap();
+        let step = node.replica.tick(&mut node.store, Time(now));
+        assert_eq!((stores(&step, 1), stores(&step, 2)), (0, 256));
+    }
+    assert_eq!(net.nodes[&0].replica.unstable(&net.nodes[&0].replica.leads().next().unwrap().name()), LACKING as usize);
+    // It is back: one beat, and from there on each answer brings what follows.
+    now += 700;
+    let node = net.nodes.get_mut(&0).unwrap();
+    let mut open: VecDeque<_> = node.replica.tick(&mut node.store, Time(now)).calls.into();
+    let (mut sent, mut most) = (0, 0);
+    while let Some(call) = open.pop_front() {
+        if call.to != member(2) {
+            continue;
+        }
+        sent += u64::from(matches!(call.body, Request::Store { .. }));
+        let two = net.nodes.get_mut(&2).unwrap();
+        let reply = two.replica.serve(&mut two.store, Time(now), call).0;
+        let node = net.nodes.get_mut(&0).unwrap();
+        open.extend(node.replica.hear(&mut node.store, Time(now), reply).calls);
+        most = most.max(open.len());
+    }
+    assert_eq!(sent, LACKING, "each is sent once");
+    assert!(most <= 300, "{most} were under way at once");
+    assert_eq!(net.nodes[&0].replica.unstable(&net.nodes[&0].replica.leads().next().unwrap().name()), 0);
 }
 
 #[test]

@@ -300,6 +300,13 @@ pub enum Reply {
         /// Whether I am.
         stands: bool,
     },
+    /// The write is durable, but I do not speak for the view yet (rule 8): I am still being sent its content.
+    Kept {
+        /// The view.
+        name: Name,
+        /// The number of the write.
+        sequence: u64,
+    },
 }
 
 impl Request {

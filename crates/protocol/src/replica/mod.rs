@@ -3,7 +3,8 @@
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
 //! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), put content where it may
-//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`primary`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
+//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`), send again what a
+//! member lacks (`catch_up`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
 //! (`recover`).
 //!
 //! # Request in, reply and requests out
@@ -22,10 +23,12 @@
 //! nobody has heard; that is why the model may take a step for one indivisible thing.
 
 mod ballot;
+mod catch_up;
 mod change;
 mod content;
 mod install;
 mod instance;
+mod lead;
 mod member;
 mod message;
 mod page;
@@ -52,7 +55,7 @@ pub use view::{Change, Group, Name, Value, View};
 
 use crate::{Interval, Time};
 use change::Proposal;
-use primary::Lead;
+use lead::Lead;
 
 /// What a replica is told when it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -461,6 +464,7 @@ impl<'a, S: Store> Turn<'a, S> {
             Reply::Prefetched { name, origin, view, number, after } => {
                 self.prefetched(from, name, origin, view, number, after);
             }
+            Reply::Kept { name, sequence } => self.kept(from, name, sequence),
             Reply::Proposing { name, origin, stands } => self.proposed(from, name, origin, stands),
         }
     }

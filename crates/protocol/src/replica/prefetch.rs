@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::Phase;
-use super::primary::{HEAVIEST_TAIL, Progress};
+use super::lead::{HEAVIEST_TAIL, Progress};
 use super::stage::Sending;
 use super::tick::{AGAIN, CHANGE};
 use super::{
@@ -240,7 +240,9 @@ impl<S: Store> Turn<'_, S> {
         let Some(proposal) = self.replica.proposals.get(name) else { return false };
         let at = lead.progress();
         let mut copies = proposal.copies.values();
-        let holds = |has: Progress| at.stable - has.stable >= MOST_HELD.0 || at.written - has.written >= MOST_HELD.1;
+        let holds = |has: Progress| {
+            at.stable.saturating_sub(has.stable) >= MOST_HELD.0 || at.written - has.written >= MOST_HELD.1
+        };
         lead.is_half_full(&self.replica.settings) || copies.any(|copying| holds(copying.has))
     }
 

@@ -137,6 +137,7 @@ fn letter_back(reply: &replica::Reply) -> String {
         }
         Told::Unacceptable => "no: you or I are another member".to_owned(),
         Told::Prefetched { .. } => "I have that; what follows?".to_owned(),
+        Told::Kept { sequence, .. } => format!("{sequence} is kept, but I have not installed it"),
         Told::Proposing { stands: true, .. } => "I am".to_owned(),
         Told::Proposing { stands: false, .. } => "no".to_owned(),
     }
