@@ -65,7 +65,8 @@ fn a_join_into_a_range_that_holds_much_sends_it_while_it_is_served() {
     }
     let moves = |key: &&String| sha256(key) >= JOINER.to_owned();
     // What is written over is not looked at in the end.
-    let (busy, resting): (Vec<String>, Vec<String>) = keys.iter().filter(moves).cloned().partition(|key| key.ends_with('7'));
+    let (busy, resting): (Vec<String>, Vec<String>) =
+        keys.iter().filter(moves).cloned().partition(|key| key.ends_with('7'));
     assert!(busy.len() > 2 && resting.len() > 20);
     let stops = Arc::new(AtomicBool::new(false));
     let works = {

@@ -226,12 +226,20 @@ impl<S: Store> Turn<'_, S> {
         let is_late = silent_for >= 2 * suspicion;
         let holds_much = self.holds_much(&name);
         if silent_for >= CHANGE * suspicion || (holds_much && is_late) {
-            self.replica.proposals.remove(&name);
+            self.stop_sending_ahead(&name);
             self.settle_stable(&name);
         } else if holds_much {
             self.seal_after_prefetch(name);
         } else {
             self.send_ahead(name);
+        }
+    }
+
+    /// Only who serves a view sends its content ahead.
+    pub(super) fn stop_sending_ahead(&mut self, name: &Name) {
+        let proposal = self.replica.proposals.get(name);
+        if proposal.is_some_and(|proposal| matches!(proposal.phase, Phase::Prefetching)) {
+            self.replica.proposals.remove(name);
         }
     }
 

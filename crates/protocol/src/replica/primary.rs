@@ -235,6 +235,7 @@ impl<S: Store> Turn<'_, S> {
     /// The view is sealed here, or over. What was under way is left to whoever asks again.
     pub(super) fn stop_leading(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.remove(name) else { return };
+        self.stop_sending_ahead(name);
         let unknown = lead.tail.into_values().filter_map(|write| write.token).map(|token| (token, Answer::Unknown));
         self.step.answers.extend(unknown);
         let refused = lead.waiting.into_iter().map(|(_, token, _)| (token, Answer::Refused(Refusal::Changing)));
