@@ -753,6 +753,10 @@ fn log(event: &Event) {
             let count = members.len();
             tracing::warn!(range = range(&name.range), epoch = name.epoch, count, "members have missed many writes");
         }
+        Event::SentAhead(name, members) => {
+            let count = members.len();
+            tracing::info!(range = range(&name.range), epoch = name.epoch, count, "content was sent ahead");
+        }
         Event::Fenced(name) => {
             tracing::error!(range = range(&name.range), epoch = name.epoch, "pushed aside by a view made by force");
         }

@@ -16,8 +16,8 @@ use super::piece::{self, Piece};
 use super::tally::Tally;
 
 /// How many writes are remembered beyond those that have not been stable yet: more than a view takes without their becoming
-/// so.
-const REMEMBERED: usize = 8_192;
+/// so, and than a primary holds the mark back for.
+const REMEMBERED: usize = 16_384;
 
 /// What is known of an area. Versions order the writes of one view; where views were merged two registers may have the same
 /// one, so that nothing here is known by its version alone.

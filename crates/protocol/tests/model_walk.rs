@@ -1,7 +1,7 @@
 //! What the model leaves out: time. Nodes that tick, messages that are lost and late, restarts, all by seeded chance; and
 //! afterwards, once messages arrive again, every range must come back and have what was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chordal_protocol::replica::{
     Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation,
@@ -63,6 +63,10 @@ fn patient() -> Settings {
 
 impl Net {
     fn new(seed: u64, nodes: u8, first: &[u8]) -> Net {
+        Net::with(patient(), seed, nodes, first)
+    }
+
+    fn with(settings: Settings, seed: u64, nodes: u8, first: &[u8]) -> Net {
         let mut net = Net {
             chance: Pcg64Mcg::seed_from_u64(seed),
             now: 10_000,
@@ -75,7 +79,7 @@ impl Net {
             asked: 0,
         };
         for n in 0..nodes {
-            let mut replica = Replica::new(member(n), patient());
+            let mut replica = Replica::new(member(n), settings.clone());
             if first.contains(&n) {
                 let members = group(first).0;
                 let range = Interval::whole(id(0));
@@ -94,8 +98,17 @@ impl Net {
             self.answers.insert(token, answer);
         }
         for event in step.events {
-            if let Event::Silent(name) = event {
-                self.take_over(n, name);
+            match &event {
+                Event::Silent(name) => self.take_over(n, *name),
+                // As the keeper does.
+                Event::Lagging(name, _) => {
+                    let replica = &self.nodes[&n].replica;
+                    let is_changing = replica.proposing_since(name).is_some();
+                    if !is_changing {
+                        self.propose(n, *name, &Change::Same);
+                    }
+                }
+                _ => {}
             }
             self.events.push((n, event));
         }
@@ -408,6 +421,258 @@ fn a_member_that_misses_many_writes_is_named() {
     }
     let step = node.replica.tick(&mut node.store, Time(10_000));
     assert!(step.events.contains(&Event::Lagging(name, vec![member(1), member(2)])));
+}
+
+/// Two nodes keep forty values, and a third one is to take half of the circle, with all of them: a row to a letter.
+struct Joining {
+    net: Net,
+    name: Name,
+    written: BTreeMap<u8, Option<u8>>,
+    last: u8,
+    asked: Vec<u64>,
+}
+
+impl Joining {
+    fn begin(seed: u64) -> Joining {
+        let mut net = Net::new(seed, 3, &[0, 1]);
+        for key in 0..40 {
+            net.put(0x80 + key, 0, u64::from(key));
+        }
+        let name = net.view_of(&id(0x80)).unwrap().name();
+        let mut joining = Joining { net, name, written: BTreeMap::new(), last: 0, asked: Vec::new() };
+        joining.propose();
+        joining
+    }
+
+    fn propose(&mut self) {
+        let (head, tail) = (group(&[0, 1]), group(&[2, 0, 1]));
+        self.net.propose(0, self.name, &Change::Split { at: id(0x80), head, tail });
+    }
+
+    /// A client writes over a value, or deletes it, and does not wait for the answer.
+    fn write(&mut self) {
+        self.last += 1;
+        let (key, request) = (0x80 + self.last * 7 % 40, RequestId((u128::from(self.last) + 1_000) << 64));
+        let value = Content::Value { bytes: vec![self.last], content_type: String::new() };
+        let is_delete = self.last.is_multiple_of(3);
+        let content = if is_delete { Content::Tombstone } else { value };
+        let write = Write { id: id(key), key: None, content, condition: Condition::Always, request };
+        let now = Time(self.net.now);
+        self.net.asked += 1;
+        let (token, node) = (self.net.asked, self.net.nodes.get_mut(&0).unwrap());
+        let step = node.replica.operate(&mut node.store, now, Token(token), Operation::Write(write));
+        self.net.step(0, step);
+        self.written.insert(key, (!is_delete).then_some(self.last));
+        self.asked.push(token);
+    }
+
+    fn is_served(&self) -> bool {
+        self.net.primary_of(&id(0x80)).is_some()
+    }
+
+    /// Lets so much time pass, with a write every now and then; how long nobody served, in milliseconds.
+    fn run(&mut self, ms: u64, writes: usize) -> u64 {
+        let mut without = 0;
+        for i in 0..ms / 10 {
+            if i % 20 == 0 && i / 20 < writes as u64 && self.net.primary_of(&id(0x80)) == Some(0) {
+                self.write();
+            }
+            self.net.run(10);
+            without += if self.is_served() { 0 } else { 10 };
+        }
+        without
+    }
+
+    fn held(&self, n: u8) -> Vec<Name> {
+        self.net.nodes[&n].replica.durable().held.keys().copied().collect()
+    }
+
+    fn sent_ahead(&self) -> bool {
+        self.net.events.contains(&(0, Event::SentAhead(self.name, vec![member(2)])))
+    }
+
+    fn must_be_as_written(&mut self, seed: u64) {
+        for key in 0..40 {
+            let value = self.written.get(&(0x80 + key)).copied().unwrap_or(Some(0));
+            assert_eq!(self.net.get(0x80 + key), Some(value), "seed {seed}: {key}");
+        }
+    }
+}
+
+#[test]
+fn what_a_joiner_needs_travels_while_the_view_serves() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        assert_eq!(joining.run(1_500, 8), 0, "seed {seed}: nothing is sealed while content travels");
+        assert!(joining.held(2).is_empty() && !joining.sent_ahead(), "seed {seed}: it takes longer than that");
+        let without = joining.run(30_000, 20);
+        assert!(without < 700, "seed {seed}: sealed for {without} ms, where a few letters and answers are needed");
+        assert!(joining.sent_ahead(), "seed {seed}");
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_joiner_that_restarts_goes_on_where_it_was() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_500, 8);
+        let staged = joining.net.nodes[&2].replica.durable().staged.clone();
+        joining.net.restart(2);
+        joining.run(300, 0);
+        let (label, before) = staged.first_key_value().unwrap();
+        let after = joining.net.nodes[&2].replica.durable().staged[label].after;
+        assert!(after >= before.after && before.after.is_some(), "seed {seed}");
+        joining.run(30_000, 8);
+        assert!(joining.sent_ahead(), "seed {seed}");
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_joiner_that_dies_holds_nobody_up_and_the_mark_goes_on() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_000, 5);
+        joining.net.crash(2);
+        assert_eq!(joining.run(20_000, 10), 0, "seed {seed}: the view serves on");
+        let replica = &joining.net.nodes[&0].replica;
+        assert_eq!(replica.proposing_since(&joining.name), None, "seed {seed}");
+        let stable = replica.durable().held[&joining.name].stable;
+        assert_eq!(stable, 40 + u64::from(joining.last), "seed {seed}: what is at both members is stable");
+        // It comes back, and hears that what it has is of no use; the next proposal sends all again.
+        joining.net.restart(2);
+        joining.net.run(1_000);
+        assert!(joining.net.nodes[&2].replica.durable().staged.is_empty(), "seed {seed}");
+        joining.propose();
+        joining.run(30_000, 8);
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+#[test]
+fn a_primary_that_restarts_while_it_sends_ahead_leaves_nothing_behind() {
+    for seed in 0..20 {
+        let mut joining = Joining::begin(seed);
+        joining.run(1_500, 8);
+        joining.net.restart(0);
+        joining.run(10_000, 8);
+        assert!(joining.net.nodes[&2].replica.durable().staged.is_empty(), "seed {seed}: what it had is of no use");
+        joining.must_be_as_written(seed);
+        joining.name = joining.net.view_of(&id(0x80)).unwrap().name();
+        if let Some(primary) = joining.net.primary_of(&id(0x80)) {
+            let (head, tail) = (group(&[primary]), group(&[2, primary]));
+            joining.net.propose(primary, joining.name, &Change::Split { at: id(0x80), head, tail });
+        }
+        joining.run(30_000, 0);
+        assert_eq!(joining.net.primary_of(&id(0x80)), Some(2), "seed {seed}");
+        joining.must_be_as_written(seed);
+    }
+}
+
+impl Net {
+    /// A client writes, and does not wait for the answer.
+    fn write(&mut self, key: u8) {
+        let Some(n) = self.primary_of(&id(key)) else { return };
+        self.asked += 1;
+        let (token, now) = (self.asked, Time(self.now));
+        let content = Content::Value { bytes: vec![token as u8], content_type: String::new() };
+        let request = RequestId(u128::from(token + 1_000_000) << 64);
+        let write = Write { id: id(key), key: None, content, condition: Condition::Always, request };
+        let Some(node) = self.nodes.get_mut(&n) else { return };
+        let step = node.replica.operate(&mut node.store, now, Token(token), Operation::Write(write));
+        self.step(n, step);
+    }
+}
+
+/// Clients write so fast that a view would have to begin anew several times before a new member has been sent two hundred
+/// values, some rows at a time.
+#[test]
+fn a_member_that_is_sent_much_gets_done_while_clients_write() {
+    for seed in 0..10 {
+        let mut settings = patient();
+        settings.longest_tail = 64;
+        settings.page_bytes = 600;
+        let mut net = Net::with(settings, seed, 4, &[0, 1, 2]);
+        for key in 0..200 {
+            net.put(key, 0, u64::from(key));
+        }
+        let name = net.view_of(&id(0)).unwrap().name();
+        net.crash(2);
+        net.propose(0, name, &Change::Members(group(&[0, 1, 3])));
+        let has_installed = |net: &Net| net.nodes[&3].replica.durable().held.values().any(|held| held.installed);
+        let mut written = 0u64;
+        while !has_installed(&net) {
+            net.write((written % 200) as u8);
+            net.run(20);
+            written += 1;
+            assert!(written < 3_000, "seed {seed}: a minute, and it is not done");
+        }
+        assert!(written > 150, "seed {seed}: it took too little time for this to show anything");
+        let view = net.view_of(&id(0)).unwrap();
+        assert!(view.epoch <= name.epoch + 3, "seed {seed}: {view:?} began anew again and again");
+        // And all that it keeps is right: it serves alone with one of those who had it.
+        net.run(3_000);
+        let values: Vec<_> = (0..200).map(|key| net.get(key)).collect();
+        net.crash(0);
+        net.run(20_000);
+        assert_eq!((0..200).map(|key| net.get(key)).collect::<Vec<_>>(), values, "seed {seed}");
+    }
+}
+
+/// What a dead member lacks is not sent all at once, and one that is back is not made to wait for beats.
+#[test]
+fn who_lacks_much_is_sent_a_window_and_more_with_each_answer() {
+    const LACKING: u64 = 2_000;
+    let mut net = Net::new(1, 3, &[0, 1, 2]);
+    let mut now = 10_000;
+    let stores = |step: &Step, n: u8| {
+        let is_store = |call: &&Letter<Request>| matches!(call.body, Request::Store { .. }) && call.to == member(n);
+        step.calls.iter().filter(is_store).count()
+    };
+    for i in 0..LACKING {
+        let content = Content::Value { bytes: Vec::new(), content_type: String::new() };
+        let request = RequestId(u128::from(i + 1) << 64);
+        let write = Write { id: Id::of(i.to_string()), key: None, content, condition: Condition::Always, request };
+        let node = net.nodes.get_mut(&0).unwrap();
+        let step = node.replica.operate(&mut node.store, Time(now), Token(i), Operation::Write(write));
+        for call in step.calls.into_iter().filter(|call| call.to == member(1)) {
+            let one = net.nodes.get_mut(&1).unwrap();
+            let reply = one.replica.serve(&mut one.store, Time(now), call).0;
+            let node = net.nodes.get_mut(&0).unwrap();
+            node.replica.hear(&mut node.store, Time(now), reply);
+        }
+    }
+    // Some beats while the other one is dead.
+    for _ in 0..20 {
+        now += 700;
+        let node = net.nodes.get_mut(&0).unwrap();
+        let step = node.replica.tick(&mut node.store, Time(now));
+        assert_eq!((stores(&step, 1), stores(&step, 2)), (0, 256));
+    }
+    assert_eq!(net.nodes[&0].replica.unstable(&net.nodes[&0].replica.leads().next().unwrap().name()), LACKING as usize);
+    // It is back: one beat, and from there on each answer brings what follows.
+    now += 700;
+    let node = net.nodes.get_mut(&0).unwrap();
+    let mut open: VecDeque<_> = node.replica.tick(&mut node.store, Time(now)).calls.into();
+    let (mut sent, mut most) = (0, 0);
+    while let Some(call) = open.pop_front() {
+        if call.to != member(2) {
+            continue;
+        }
+        sent += u64::from(matches!(call.body, Request::Store { .. }));
+        let two = net.nodes.get_mut(&2).unwrap();
+        let reply = two.replica.serve(&mut two.store, Time(now), call).0;
+        let node = net.nodes.get_mut(&0).unwrap();
+        open.extend(node.replica.hear(&mut node.store, Time(now), reply).calls);
+        most = most.max(open.len());
+    }
+    assert_eq!(sent, LACKING, "each is sent once");
+    assert!(most <= 300, "{most} were under way at once");
+    assert_eq!(net.nodes[&0].replica.unstable(&net.nodes[&0].replica.leads().next().unwrap().name()), 0);
 }
 
 #[test]

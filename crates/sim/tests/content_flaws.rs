@@ -38,7 +38,7 @@ const KINDS: [Kind; 7] = [
     Kind::OneCopy,
 ];
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 23] = [
     Bug::MergeAgain,
     Bug::AcceptBeforeStage,
     Bug::AcceptWithoutSealing,
@@ -59,6 +59,9 @@ const BUGS: [Bug; 20] = [
     Bug::ForgetWithoutTrace,
     Bug::AcknowledgeByMinority,
     Bug::PrepareByMinority,
+    Bug::MarkNotHeld,
+    Bug::CopyOfAnyBallot,
+    Bug::CopyWithoutTail,
 ];
 
 fn found_by(bug: Bug) -> FoundBy {
@@ -81,7 +84,10 @@ fn found_by(bug: Bug) -> FoundBy {
         | Bug::ReadPending
         | Bug::NoFloor
         | Bug::ThawFreely
-        | Bug::ForgetWithoutTrace => FoundBy::Model,
+        | Bug::ForgetWithoutTrace
+        | Bug::MarkNotHeld
+        | Bug::CopyOfAnyBallot
+        | Bug::CopyWithoutTail => FoundBy::Model,
     }
 }
 

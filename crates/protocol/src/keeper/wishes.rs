@@ -61,6 +61,8 @@ impl Keeper {
                     self.wishes.open.remove(&view.range.lo);
                     at_rest.push(view);
                 }
+                // It is on its way, and what it needs takes long to send.
+                Ok(Some(wanted)) if self.replica.sends_ahead(&view.name(), &wanted.change) => {}
                 Ok(Some(wanted)) => {
                     if self.wishes.is_due(now, view, &wanted, &self.settings) {
                         due.push((view.name(), wanted.change));

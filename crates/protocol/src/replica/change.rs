@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::prefetch::Copying;
 use super::stage::Sending;
 use super::{Ballot, Bug, Change, Member, Name, Parcel, Replica, Request, Step, Store, Turn, Value, View};
 use crate::Time;
@@ -44,17 +45,27 @@ pub(super) struct Proposal {
     pub(super) survivors: Option<BTreeSet<Member>>,
     /// Those who would not promise, for they hear the primary: they live.
     pub(super) declined: BTreeSet<Member>,
+    /// How far those are who are sent the content ahead.
+    pub(super) copies: BTreeMap<(Name, Member), Copying>,
     pub(super) phase: Phase,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
+    /// The view serves, and its content is on the way to those without whom nothing could follow.
+    Prefetching,
     /// Who has promised, the vote with the highest ballot among them, and what they had.
     Preparing { promises: BTreeSet<Member>, vote: Option<(Ballot, Value)>, tail: Parcel },
     /// What the promises had on top of what all have, and how far each member of the views that may follow is.
     Staging { value: Value, tail: Parcel, sent: BTreeMap<(Name, Member), Sending> },
     /// Who has voted.
     Voting { value: Value, votes: BTreeSet<Member> },
+}
+
+impl Phase {
+    pub(super) fn preparing() -> Phase {
+        Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() }
+    }
 }
 
 impl Replica {
@@ -92,7 +103,8 @@ impl<S: Store> Turn<'_, S> {
         }
         let successors = change.successors(&view, me).ok_or(NotProposed::Senseless)?;
         let overtaken = self.replica.proposals.get(&name).map_or(0, |proposal| proposal.overtaken);
-        let round = 1 + held.promised.map_or(0, |promised| promised.round).max(overtaken);
+        let used = self.replica.rounds.get(&name).copied().unwrap_or_default();
+        let round = 1 + held.promised.map_or(0, |promised| promised.round).max(overtaken).max(used);
         let ballot = Ballot { round, proposer: me, boot: self.replica.durable.boot };
         if !self.may_thaw(&name) {
             return Err(NotProposed::Frozen);
@@ -103,11 +115,27 @@ impl<S: Store> Turn<'_, S> {
         let shown = view.deferred.and_then(|waits_for| self.replica.durable.decided.get(&waits_for).cloned());
         let since = held.stable;
         let wanted = Value { by: name, successors, origin: ballot, absorbs, voters: view.members.clone() };
-        let phase = Phase::Preparing { promises: BTreeSet::new(), vote: None, tail: Parcel::default() };
+        let copies = if survivors.is_none() { self.to_send_ahead(&name, &wanted) } else { BTreeMap::new() };
+        let phase = if copies.is_empty() { Phase::preparing() } else { Phase::Prefetching };
+        if !copies.is_empty() {
+            self.replica.rounds.insert(name, round);
+        }
         let (begun, moved, asked) = (self.now, self.now, self.now);
         let declined = BTreeSet::new();
-        let proposal =
-            Proposal { ballot, begun, moved, asked, declined, overtaken: 0, since, shown, wanted, survivors, phase };
+        let proposal = Proposal {
+            ballot,
+            begun,
+            moved,
+            asked,
+            overtaken: 0,
+            since,
+            shown,
+            wanted,
+            survivors,
+            declined,
+            copies,
+            phase,
+        };
         self.replica.proposals.insert(name, proposal);
         self.ask_again(&name);
         Ok(())
@@ -132,6 +160,7 @@ impl<S: Store> Turn<'_, S> {
         proposal.asked = now;
         let Proposal { ballot, since, ref shown, ref wanted, .. } = *proposal;
         match &proposal.phase {
+            Phase::Prefetching => self.send_ahead(*name),
             Phase::Preparing { promises, .. } => {
                 let silent: Vec<Member> =
                     wanted.voters.iter().filter(|member| !promises.contains(member)).copied().collect();

@@ -181,6 +181,7 @@ impl<S: Store> Turn<'_, S> {
         self.replica.heard.remove(&name);
         self.replica.waits.remove(&name);
         self.replica.fetches.remove(&name);
+        self.replica.rounds.remove(&name);
         if self.replica.durable.held.contains_key(&name) {
             self.durable().held.remove(&name);
             let survives = successors.iter().any(|view| view.has(&self.replica.durable.me));
@@ -209,7 +210,7 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    fn discard_staged(&mut self, is_over: impl Fn(&Label, Option<Upon>) -> bool) {
+    pub(super) fn discard_staged(&mut self, is_over: impl Fn(&Label, Option<Upon>) -> bool) {
         let staged = self.replica.durable.staged.iter();
         let over: Vec<Label> =
             staged.filter(|(label, staged)| is_over(label, staged.upon)).map(|(label, _)| *label).collect();

@@ -7,6 +7,10 @@ impl<S: Store> Turn<'_, S> {
     /// Keeps a write of the primary. A member that has sealed the view keeps nothing more for it: what it had is in its
     /// promise (rule 3).
     pub(super) fn keep(&mut self, from: Member, name: Name, record: &Record, marks: Marks) -> Reply {
+        if self.is_being_sent(&from, &name) {
+            self.store.put(&name.area(), record);
+            return Reply::Kept { name, sequence: record.version.sequence };
+        }
         let open = !self.has_bug(Bug::StoreWhenSealed);
         if let Some(reply) = self.refuses(from, name, open) {
             return reply;
@@ -19,6 +23,13 @@ impl<S: Store> Turn<'_, S> {
         }
         self.advance(name, marks);
         Reply::Stored { name, sequence }
+    }
+
+    /// Whether this member still waits for content of the view. What it is given to keep meanwhile it keeps, and no page that comes
+    /// late takes its place. It collects nothing, for such a page may have what a tombstone has deleted (rules 8 and 15).
+    fn is_being_sent(&self, from: &Member, name: &Name) -> bool {
+        let is_open = !self.replica.durable.decided.contains_key(name) && !self.has_bug(Bug::SpeakBeforeInstall);
+        is_open && self.held(name).is_some_and(|held| !held.installed && held.view.primary == *from)
     }
 
     /// Rule 11: says that the view stands here, to the question that was asked.

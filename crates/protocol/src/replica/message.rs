@@ -132,6 +132,31 @@ pub enum Request {
         /// The view.
         name: Name,
     },
+    /// Keep this, for I am going to propose a view with you: what the view holds that still serves, or what is to be laid upon
+    /// that once it is sealed.
+    Prefetch {
+        /// The view that will decide.
+        name: Name,
+        /// The ballot of the proposal.
+        origin: Ballot,
+        /// The view that may follow.
+        view: View,
+        /// Who decides.
+        voters: Vec<Member>,
+        /// The number of this letter; the first one is 0.
+        number: u64,
+        /// Whether the view is sealed, and nothing is lacking up to the place of the page any more.
+        is_last: bool,
+        /// A part of its content, with what was written since the last one.
+        page: Page,
+    },
+    /// Are you still at the proposal of this ballot?
+    Proposing {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        origin: Ballot,
+    },
 }
 
 /// What a replica answers.
@@ -253,13 +278,44 @@ pub enum Reply {
     },
     /// You are older than yourself: your disk is a restored copy (rule 16). Or: I am not who you think.
     Unacceptable,
+    /// It is durable: all that this letter carries.
+    Prefetched {
+        /// The view that will decide.
+        name: Name,
+        /// The ballot of the proposal.
+        origin: Ballot,
+        /// The view that may follow.
+        view: Name,
+        /// The number of the letter.
+        number: u64,
+        /// Up to where the content has come.
+        after: Cursor,
+    },
+    /// Whether I am still at this proposal. If not, I never come back to it.
+    Proposing {
+        /// The view.
+        name: Name,
+        /// The ballot.
+        origin: Ballot,
+        /// Whether I am.
+        stands: bool,
+    },
+    /// The write is durable, but I do not speak for the view yet (rule 8): I am still being sent its content.
+    Kept {
+        /// The view.
+        name: Name,
+        /// The number of the write.
+        sequence: u64,
+    },
 }
 
 impl Request {
     /// Those whom this names as members of views: whoever hears it may have to ask them.
     pub(crate) fn names(&self) -> Vec<Member> {
         match self {
-            Request::Stage { view, voters, .. } => view.members.iter().chain(voters).copied().collect(),
+            Request::Stage { view, voters, .. } | Request::Prefetch { view, voters, .. } => {
+                view.members.iter().chain(voters).copied().collect()
+            }
             Request::Accept { value, .. } | Request::Decide { value } => value.names(),
             Request::Prepare { shown: value, .. } | Request::Fetch { value, .. } => {
                 value.iter().flat_map(Value::names).collect()
@@ -282,7 +338,7 @@ impl Request {
     /// How many bytes of content it carries.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Request::Stage { page, .. } => page.parcel.weight(),
+            Request::Stage { page, .. } | Request::Prefetch { page, .. } => page.parcel.weight(),
             Request::Store { record, .. } => record.weight(),
             _ => 0,
         }

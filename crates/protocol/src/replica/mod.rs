@@ -3,7 +3,8 @@
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
 //! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), put content where it may
-//! be needed (`page`, `stage`), install it (`install`), serve clients (`primary`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
+//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`), send again what a
+//! member lacks (`catch_up`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
 //! (`recover`).
 //!
 //! # Request in, reply and requests out
@@ -22,14 +23,17 @@
 //! nobody has heard; that is why the model may take a step for one indivisible thing.
 
 mod ballot;
+mod catch_up;
 mod change;
 mod content;
 mod install;
 mod instance;
+mod lead;
 mod member;
 mod message;
 mod page;
 mod planted;
+mod prefetch;
 mod primary;
 mod recover;
 mod stage;
@@ -51,7 +55,7 @@ pub use view::{Change, Group, Name, Value, View};
 
 use crate::{Interval, Time};
 use change::Proposal;
-use primary::Lead;
+use lead::Lead;
 
 /// What a replica is told when it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -65,13 +69,22 @@ pub struct Settings {
     pub most_waiting: usize,
     /// About how many bytes of content travel in one letter.
     pub page_bytes: usize,
+    /// How many bytes may be left to send to who was sent the rest ahead, when a view is sealed.
+    pub rest_bytes: usize,
     /// The rule that is left out, for tests.
     planted: Option<Bug>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { suspicion: 600, longest_tail: 8_192, most_waiting: 4096, page_bytes: 512 << 10, planted: None }
+        Settings {
+            suspicion: 600,
+            longest_tail: 8_192,
+            most_waiting: 4096,
+            page_bytes: 512 << 10,
+            rest_bytes: 64 << 10,
+            planted: None,
+        }
     }
 }
 
@@ -115,6 +128,13 @@ pub struct Staged {
     pub is_complete: bool,
     /// Up to where it has come, if not.
     pub after: Option<Cursor>,
+}
+
+impl Staged {
+    /// Whether it was sent ahead, and lacks what was written since: it counts for nothing yet (`prefetch`).
+    pub(crate) fn is_ahead(&self, me: &Member) -> bool {
+        !self.is_complete && self.upon.is_some() && !self.voters.contains(me)
+    }
 }
 
 /// What a replica must find again after a restart, besides its content.
@@ -162,6 +182,8 @@ pub struct Replica {
     waits: BTreeMap<Name, Time>,
     /// When a part of a view that is not installed was last fetched.
     fetches: BTreeMap<Name, Time>,
+    /// The highest round under which content was sent ahead in this life: no ballot is used twice (rule 2).
+    rounds: BTreeMap<Name, u64>,
     /// Whether it stages nothing for views that it would only come to be a member of.
     takes_no_more: bool,
 }
@@ -181,6 +203,8 @@ pub enum Event {
     Silent(Name),
     /// These members of a view that is served here have missed so many writes that soon no more are taken: the view wants others.
     Lagging(Name, Vec<Member>),
+    /// What this view holds has been sent ahead to these while it served; now it is sealed, and what follows is decided.
+    SentAhead(Name, Vec<Member>),
     /// A forced view has pushed this one aside. Its content stays in its area until the driver has saved and discarded it.
     Fenced(Name),
     /// A recovery is under way, and a majority answers: nothing needs to be forced.
@@ -241,6 +265,7 @@ impl Replica {
             heard: BTreeMap::new(),
             waits: BTreeMap::new(),
             fetches: BTreeMap::new(),
+            rounds: BTreeMap::new(),
             takes_no_more: false,
         }
     }
@@ -407,6 +432,10 @@ impl<'a, S: Store> Turn<'a, S> {
             Request::Confirm { name, boot, round, marks } => self.confirm(from, name, boot, round, marks),
             Request::Inquire { name } => self.inquire(name),
             Request::Forget { name } => self.forget(name),
+            Request::Prefetch { name, origin, view, voters, number, is_last, page } => {
+                self.prefetch(name, origin, view, voters, number, is_last, page)
+            }
+            Request::Proposing { name, origin } => self.proposing(name, origin),
         }
     }
 
@@ -432,6 +461,11 @@ impl<'a, S: Store> Turn<'a, S> {
             Reply::Sealed { name } => self.sealed_elsewhere(name),
             Reply::Declined { name, ballot } => self.declined(from, name, ballot),
             Reply::NotInstalled { .. } => {}
+            Reply::Prefetched { name, origin, view, number, after } => {
+                self.prefetched(from, name, origin, view, number, after);
+            }
+            Reply::Kept { name, sequence } => self.kept(from, name, sequence),
+            Reply::Proposing { name, origin, stands } => self.proposed(from, name, origin, stands),
         }
     }
 

@@ -44,4 +44,10 @@ pub enum Bug {
     AcknowledgeByMinority,
     /// One promise is enough.
     PrepareByMinority,
+    /// The stable mark goes on while content is sent ahead (rule 15).
+    MarkNotHeld,
+    /// What was sent ahead for one proposal serves another one (rule 4).
+    CopyOfAnyBallot,
+    /// What was sent ahead counts without what was written since (rule 5).
+    CopyWithoutTail,
 }

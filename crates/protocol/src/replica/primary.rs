@@ -1,59 +1,10 @@
 //! What the primary of a view does for clients. Each register is one, and linearizable.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::tick::AGAIN;
-use super::{
-    Answer, Bug, Event, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted,
-};
+use super::lead::{HEAVIEST_TAIL, Lead, Place, Progress};
+use super::{Answer, Bug, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted};
 use crate::{Id, Record, Time, Version, Write, Written};
-
-/// What a primary has under way. It is not durable: whoever restarts does not serve this epoch any more (rule 10).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Lead {
-    /// The number of the last write: counted for the view, not for each register.
-    sequence: u64,
-    /// Writes that are not known to be at all members.
-    tail: BTreeMap<u64, Unstable>,
-    /// What these weigh, in bytes.
-    weight: usize,
-    /// The number of the last question whether the view stands, and who has answered it.
-    round: u64,
-    confirmed: BTreeSet<Member>,
-    /// Answers that wait until it is known that the view stood after they were asked for, and by which question.
-    waiting: Vec<(u64, Token, Answer)>,
-}
-
-impl Lead {
-    /// Whether so many writes, or so many bytes, are not known to be at all members.
-    fn fills(&self, writes: usize, bytes: usize) -> bool {
-        self.tail.len() >= writes || self.weight >= bytes
-    }
-}
-
-/// How many bytes of writes may be under way or not yet at all members in a view: they travel in one message when it changes.
-const HEAVIEST_TAIL: usize = 32 << 20;
-
-/// A write that is not known to be at all members.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Unstable {
-    record: Arc<Record>,
-    /// Where it is durable.
-    at: BTreeSet<Member>,
-    /// Whom to tell, until that is done.
-    token: Option<Token>,
-    /// Whether a majority has it.
-    is_done: bool,
-    /// When members were asked to keep it last.
-    asked: Time,
-}
-
-impl Lead {
-    pub(super) fn unstable(&self) -> usize {
-        self.tail.len()
-    }
-}
 
 /// Who is asked whether a view stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,12 +51,13 @@ impl<S: Store> Turn<'_, S> {
         };
         let settings = &self.replica.settings;
         let lead = self.replica.leads.get(&name)?;
-        if lead.fills(settings.longest_tail, HEAVIEST_TAIL) || lead.waiting.len() >= settings.most_waiting {
+        let is_full = matches!(operation, Operation::Write(_)) && lead.fills(settings.longest_tail, HEAVIEST_TAIL);
+        if is_full || lead.waiting.len() >= settings.most_waiting {
             return Some(Answer::Refused(Refusal::Busy));
         }
         // Rule 12: nobody knows yet whether the older or the newer content is the true one.
         let reads_anyway = self.has_bug(Bug::ReadPending) && matches!(operation, Operation::Get(_));
-        if !reads_anyway && lead.tail.values().any(|write| !write.is_done && write.record.id == id) {
+        if !reads_anyway && lead.open.contains(&id) {
             return Some(Answer::Refused(Refusal::Pending));
         }
         match operation {
@@ -144,15 +96,7 @@ impl<S: Store> Turn<'_, S> {
         let version = Version { epoch: name.epoch, sequence: lead.sequence };
         let Write { id, key, content, request, .. } = write;
         let record = Arc::new(Record { id, key, content, version, request });
-        let unstable = Unstable {
-            record: Arc::clone(&record),
-            at: BTreeSet::new(),
-            token: Some(token),
-            is_done: false,
-            asked: self.now,
-        };
-        lead.weight += record.weight();
-        lead.tail.insert(lead.sequence, unstable);
+        lead.takes(Arc::clone(&record), token, self.now);
         self.store.put(&area, &record);
         let me = self.me();
         self.stored(me, name, version.sequence);
@@ -162,39 +106,68 @@ impl<S: Store> Turn<'_, S> {
 
     /// Asks those to keep a write who are not known to have it.
     fn send_write(&mut self, name: &Name, sequence: u64) {
-        let marks = self.marks(name);
-        let Some(view) = self.held(name).map(|held| held.view.clone()) else { return };
+        let Some(members) = self.held(name).map(|held| held.view.members.clone()) else { return };
         let Some(write) = self.replica.leads.get(name).and_then(|lead| lead.tail.get(&sequence)) else { return };
-        let (record, at) = (Arc::clone(&write.record), write.at.clone());
-        for member in view.members.iter().filter(|member| !at.contains(member)) {
-            self.ask(*member, Request::Store { name: *name, record: Arc::clone(&record), marks });
+        let lacking = members.into_iter().enumerate().filter(|(place, _)| write.is_lacking(Place(*place)));
+        for (_, member) in lacking.collect::<Vec<_>>() {
+            self.send_to(name, member, sequence);
         }
+    }
+
+    /// Asks a member to keep a write.
+    pub(super) fn send_to(&mut self, name: &Name, member: Member, sequence: u64) {
+        let marks = self.marks(name);
+        let Some(write) = self.replica.leads.get(name).and_then(|lead| lead.tail.get(&sequence)) else { return };
+        let record = Arc::clone(&write.record);
+        self.ask(member, Request::Store { name: *name, record, marks });
     }
 
     /// A member has a write, durably.
     pub(super) fn stored(&mut self, from: Member, name: Name, sequence: u64) {
         let Some(held) = self.held(&name) else { return };
         let (majority, all) = (held.view.majority(), held.view.members.len());
+        let Some(place) = Place::of(&from, &held.view) else { return };
         let majority = if self.has_bug(Bug::AcknowledgeByMinority) { 1 } else { majority };
         let enough = if self.has_bug(Bug::CollectAtMajority) { majority } else { all };
-        let before = held.stable;
         let Some(lead) = self.replica.leads.get_mut(&name) else { return };
         let Some(write) = lead.tail.get_mut(&sequence) else { return };
-        write.at.insert(from);
-        if write.at.len() >= majority {
+        write.at.add(place);
+        lead.fetching.remove(&from);
+        if !write.is_done && write.at.count() >= majority {
             write.is_done = true;
+            lead.open.remove(&write.record.id);
             let done = Answer::Written(Written::Done(write.record.version));
             self.step.answers.extend(write.token.take().map(|token| (token, done)));
         }
-        // Rule 15: stable is what is at all members, with everything before it.
-        while lead.tail.first_key_value().is_some_and(|(_, write)| write.at.len() >= enough) {
-            if let Some((_, write)) = lead.tail.pop_first() {
-                lead.weight -= write.record.weight();
-            }
-        }
-        let stable = lead.tail.first_key_value().map_or(lead.sequence, |(first, _)| first - 1);
+        lead.drop_stable(enough);
+        self.settle_stable(&name);
+        self.send_next(&name, from, place, sequence);
+    }
+
+    /// A member that has not installed yet keeps a write, durably. It does not speak for the view, so nothing is acknowledged by
+    /// that (rule 8); but the write, and what it overwrites, need not be remembered for it (rule 15).
+    pub(super) fn kept(&mut self, from: Member, name: Name, sequence: u64) {
+        let (now, held) = (self.now, self.held(&name));
+        let Some((all, place)) = held.and_then(|held| Some((held.view.members.len(), Place::of(&from, &held.view)?)))
+        else {
+            return;
+        };
+        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
+        lead.fetching.insert(from, now);
+        let Some(write) = lead.tail.get_mut(&sequence) else { return };
+        write.kept.add(place);
+        lead.drop_stable(all);
+        self.settle_stable(&name);
+        self.send_next(&name, from, place, sequence);
+    }
+
+    /// The stable mark goes on, unless something is still to be told of what would be below it (`prefetch`).
+    pub(super) fn settle_stable(&mut self, name: &Name) {
+        let Some(before) = self.held(name).map(|held| held.stable) else { return };
+        let Some(Progress { stable, .. }) = self.replica.leads.get(name).map(Lead::progress) else { return };
+        let stable = self.held_back(name).map_or(stable, |held_back| held_back.min(stable));
         if stable > before {
-            self.advance(name, Marks { stable, purged: 0 });
+            self.advance(*name, Marks { stable, purged: 0 });
         }
     }
 
@@ -262,37 +235,16 @@ impl<S: Store> Turn<'_, S> {
     /// The view is sealed here, or over. What was under way is left to whoever asks again.
     pub(super) fn stop_leading(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.remove(name) else { return };
+        self.stop_sending_ahead(name);
         let unknown = lead.tail.into_values().filter_map(|write| write.token).map(|token| (token, Answer::Unknown));
         self.step.answers.extend(unknown);
         let refused = lead.waiting.into_iter().map(|(_, token, _)| (token, Answer::Refused(Refusal::Changing)));
         self.step.answers.extend(refused);
     }
 
-    /// Sends again what a member has not answered, and asks whether the view stands: the beat by which members hear the primary.
-    pub(super) fn lead_again(&mut self, name: &Name) {
-        let Some(lead) = self.replica.leads.get(name) else { return };
-        let open: Vec<u64> = lead.tail.keys().copied().collect();
-        if lead.fills(self.replica.settings.longest_tail / 2, HEAVIEST_TAIL / 2)
-            && let Some(oldest) = lead.tail.first_key_value().map(|(_, write)| write.at.clone())
-            && let Some(held) = self.held(name)
-        {
-            let missing = held.view.members.iter().filter(|member| !oldest.contains(member)).copied().collect();
-            self.step.events.push(Event::Lagging(*name, missing));
-        }
-        let pause = self.replica.settings.suspicion / AGAIN;
-        for sequence in open {
-            let now = self.now;
-            let write = self.replica.leads.get_mut(name).and_then(|lead| lead.tail.get_mut(&sequence));
-            let Some(write) = write.filter(|write| now.since(write.asked) >= pause) else { continue };
-            write.asked = now;
-            self.send_write(name, sequence);
-        }
-        self.ask_to_confirm_again(*name);
-    }
-
     /// A question that has no majority yet is asked again under its number: a later answer is as good. Otherwise a new one is
     /// asked, for those who may have come since.
-    fn ask_to_confirm_again(&mut self, name: Name) {
+    pub(super) fn ask_to_confirm_again(&mut self, name: Name) {
         let (me, boot) = (self.me(), self.replica.durable.boot);
         let marks = self.marks(&name);
         let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };

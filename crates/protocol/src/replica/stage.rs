@@ -16,12 +16,12 @@ use crate::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Sending {
     /// Whether it needs all of it.
-    whole: bool,
+    pub(super) whole: bool,
     /// Up to where it has come.
-    after: Option<Cursor>,
-    is_done: bool,
+    pub(super) after: Option<Cursor>,
+    pub(super) is_done: bool,
     /// When it was sent something last.
-    asked: Time,
+    pub(super) asked: Time,
 }
 
 impl<S: Store> Turn<'_, S> {
@@ -40,12 +40,12 @@ impl<S: Store> Turn<'_, S> {
             due.extend(members.map(|member| (view.clone(), *member)));
         }
         for (view, member) in due {
-            self.send_page(name, view, member);
+            self.send_rest(name, view, member);
         }
     }
 
     /// What a member is at: of all of the content, or of what is laid upon its own, if it is a member of the view that decides.
-    fn send_page(&mut self, name: Name, view: View, member: Member) {
+    pub(super) fn send_page(&mut self, name: Name, view: View, member: Member) {
         let (now, room) = (self.now, self.replica.settings.page_bytes);
         let hides_outcomes = self.has_bug(Bug::OutcomesStayBehind);
         let Some(base) = self.held(&name).map(|held| held.base) else { return };
@@ -111,7 +111,7 @@ impl<S: Store> Turn<'_, S> {
             let has: BTreeSet<Member> = done.map(|((_, member), _)| *member).collect();
             match survivors {
                 Some(survivors) => has.is_superset(survivors),
-                None => has.contains(&view.primary) && has.len() >= view.majority(),
+                None => view.can_begin(|member| has.contains(member)),
             }
         };
         if !value.successors.iter().all(is_staged) {
@@ -136,22 +136,15 @@ impl<S: Store> Turn<'_, S> {
         upon: Option<Upon>,
         page: Page,
     ) -> Reply {
-        if let Some(value) = self.replica.durable.decided.get(&name) {
-            return Reply::Decided { value: value.clone() };
-        }
-        if let Some(later) = self.later_than(&name) {
-            return Reply::Elsewhere { name, later: Some(later) };
-        }
-        // Who agrees to wait for a decision must be sure to hear of it: as a voter it will, and it does not forget it then.
-        let durable = &self.replica.durable;
-        let will_know = |of: &Name| durable.held.contains_key(of) || durable.decided.contains_key(of);
-        let is_unwanted = self.replica.takes_no_more && !voters.contains(&self.me());
-        if is_unwanted || view.deferred.is_some_and(|waits_for| !will_know(&waits_for)) {
-            return Reply::Elsewhere { name, later: None };
+        if let Some(reply) = self.keeps_nothing(name, &view, &voters) {
+            return reply;
         }
         let (range, view_name) = (view.range, view.name());
         let label = Label { name, origin, range };
         let wants = |whole, after| Reply::Staging { name, origin, view: view_name, whole, after };
+        if upon.is_none() && page.after.is_none() {
+            self.begin_without_copy(&label);
+        }
         match self.replica.durable.staged.get(&label) {
             Some(staged) if staged.is_complete => return Reply::Staged { name, origin, view: view_name },
             Some(staged) if staged.upon.is_some() != upon.is_some() || staged.after != page.after => {
@@ -178,6 +171,22 @@ impl<S: Store> Turn<'_, S> {
         let staged = Staged { view, voters, upon, is_complete, after: page.next };
         self.durable().staged.insert(label, staged);
         if is_complete { Reply::Staged { name, origin, view: view_name } } else { wants(upon.is_none(), page.next) }
+    }
+
+    /// Why this node stages nothing for a view, if it does not.
+    pub(super) fn keeps_nothing(&self, name: Name, view: &View, voters: &[Member]) -> Option<Reply> {
+        if let Some(value) = self.replica.durable.decided.get(&name) {
+            return Some(Reply::Decided { value: value.clone() });
+        }
+        if let Some(later) = self.later_than(&name) {
+            return Some(Reply::Elsewhere { name, later: Some(later) });
+        }
+        // Who agrees to wait for a decision must be sure to hear of it: as a voter it will, and it does not forget it then.
+        let durable = &self.replica.durable;
+        let will_know = |of: &Name| durable.held.contains_key(of) || durable.decided.contains_key(of);
+        let is_unwanted = self.replica.takes_no_more && !voters.contains(&self.me());
+        let is_unsure = view.deferred.is_some_and(|waits_for| !will_know(&waits_for));
+        (is_unwanted || is_unsure).then_some(Reply::Elsewhere { name, later: None })
     }
 
     /// Whether the content of this node is what the pages are to be laid upon.

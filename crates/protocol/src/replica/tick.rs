@@ -9,7 +9,7 @@ use crate::Time;
 
 /// How many suspicion times a change may stand still before it is begun anew, under a higher ballot. On a machine that is
 /// overloaded each of its steps is slow, and to begin again only makes more of them.
-const CHANGE: u64 = 4;
+pub(super) const CHANGE: u64 = 4;
 
 /// What is asked is asked again when so much of the suspicion time has passed: by then an answer should have come.
 pub(super) const AGAIN: u64 = 3;
@@ -30,6 +30,7 @@ impl Replica {
         }
         turn.spread_decisions();
         turn.inquire_after_staged();
+        turn.inquire_after_copies();
         turn.end()
     }
 }
@@ -55,6 +56,7 @@ impl<S: Store> Turn<'_, S> {
         let suspicion = self.replica.settings.suspicion;
         if self.replica.leads.contains_key(&name) {
             self.lead_again(&name);
+            self.attend_prefetch(name);
             if self.replica.waits.get(&name).is_some_and(|since| self.now.since(*since) >= 2 * suspicion) {
                 self.propose_same(name);
             }

@@ -65,6 +65,11 @@ impl View {
         self.members.contains(member)
     }
 
+    /// Whether those who have its content are enough for it to begin: the primary, and a majority (rule 5).
+    pub(super) fn can_begin(&self, has: impl Fn(&Member) -> bool) -> bool {
+        has(&self.primary) && self.members.iter().filter(|member| has(member)).count() >= self.majority()
+    }
+
     /// Its members but this one.
     pub fn others(&self, me: &Member) -> impl Iterator<Item = Member> {
         let me = *me;

@@ -5,7 +5,8 @@ use chordal_protocol::replica::Bug;
 use crate::scenario::Scenario;
 use crate::scenarios::{
     deleted_on_the_way, different_merges, disks, lacking, late_store, late_votes, lost_disk, merge, moving, one_change,
-    own_records, purge, restart_and_write, retry, takeover, tombstones, two_reads, unknown_write, unsuspecting,
+    own_records, purge, restart_and_write, retry, sent_ahead, sent_ahead_by_one_that_restarts, sent_ahead_with_rest,
+    takeover, tombstones, two_reads, unknown_write, unsuspecting,
 };
 
 /// A planted bug, where it must be found, and after how many steps.
@@ -20,6 +21,10 @@ pub(crate) fn planted() -> Vec<Planted> {
     let planted = |name, scenario, steps| Planted { name, scenario, steps };
     let bug = |bug: Bug, name, scenario: Scenario, steps| {
         planted(name, Scenario { settings: unsuspecting().planted(bug), ..scenario }, steps)
+    };
+    let ahead = |bug: Bug, name, scenario: Scenario, steps| {
+        let settings = scenario.settings.clone().planted(bug);
+        planted(name, Scenario { settings, ..scenario }, steps)
     };
     vec![
         bug(Bug::MergeAgain, "members install different merges of one decision", different_merges(), 31),
@@ -42,6 +47,14 @@ pub(crate) fn planted() -> Vec<Planted> {
         bug(Bug::ForgetWithoutTrace, "a forgotten decision is revived", moving(), 11),
         bug(Bug::AcknowledgeByMinority, "a write is acknowledged by a minority", one_change(), 9),
         bug(Bug::PrepareByMinority, "a view is prepared by a minority", one_change(), 11),
+        ahead(Bug::MarkNotHeld, "the stable mark goes on while content is sent ahead", sent_ahead(), 20),
+        ahead(
+            Bug::CopyOfAnyBallot,
+            "what was sent ahead serves another proposal",
+            sent_ahead_by_one_that_restarts(),
+            23,
+        ),
+        ahead(Bug::CopyWithoutTail, "what was sent ahead counts without the tail", sent_ahead_with_rest(), 20),
         planted("a lost disk keeps its vote", Scenario { keeps_incarnation: true, ..lost_disk() }, 8),
         planted("acknowledged before it is durable", Scenario { hasty: true, ..disks() }, 8),
     ]

@@ -447,6 +447,7 @@ pub(crate) fn deleted_on_the_way() -> Scenario {
 fn in_pages() -> Settings {
     let mut settings = unsuspecting();
     settings.page_bytes = 1;
+    settings.rest_bytes = 0;
     settings
 }
 
@@ -475,6 +476,79 @@ fn pages_without_proposer() -> Scenario {
         cut: &[(0, 2), (0, 3)],
         settings: in_pages(),
         ..Scenario { name: "pages, and the proposer restarts", ..takeover() }
+    }
+}
+
+/// What is still to be sent of what was sent ahead travels while the view is sealed.
+fn in_pages_with_rest() -> Settings {
+    let mut settings = in_pages();
+    settings.rest_bytes = 1_000;
+    settings
+}
+
+/// A third node joins and takes half: it is sent that while it is served, and what is there is deleted meanwhile.
+pub(crate) fn sent_ahead() -> Scenario {
+    Scenario {
+        views: vec![(0, 0, &[0, 1])],
+        ops: vec![op(Want::Put, 150), then(Want::Delete, 150, 0), then(Want::Get, 150, 1)],
+        clients_at: &[0, 2],
+        wishes: vec![(0, 150, Wish::Split(100, &[0, 1], &[2, 0]))],
+        first: &["operation 0", "0 -> 1: Store", "1 -> 0: Stored", "0 proposes"],
+        settings: in_pages_with_rest(),
+        ..quiet("sent ahead, and deleted meanwhile")
+    }
+}
+
+/// What is there is written over; the primary proposes twice.
+pub(crate) fn sent_ahead_twice() -> Scenario {
+    let split = (0, 150, Wish::Split(100, &[0, 1], &[2, 0]));
+    Scenario {
+        ops: vec![op(Want::Put, 150), then(Want::Put, 150, 0), then(Want::Get, 150, 1)],
+        wishes: vec![split, split],
+        settings: in_pages(),
+        ..Scenario { name: "sent ahead for two proposals", ..sent_ahead() }
+    }
+}
+
+pub(crate) fn sent_ahead_by_one_that_restarts() -> Scenario {
+    Scenario {
+        restarts: &[0],
+        cut: &[(1, 2)],
+        ..Scenario { name: "sent ahead, and the primary restarts", ..sent_ahead_twice() }
+    }
+}
+
+fn sent_ahead_to_one_that_restarts() -> Scenario {
+    Scenario { restarts: &[2], ..Scenario { name: "sent ahead, and the new member restarts", ..sent_ahead() } }
+}
+
+fn sent_ahead_and_taken() -> Scenario {
+    let split = (0, 150, Wish::Split(100, &[0, 1], &[2, 0]));
+    Scenario {
+        wishes: vec![split, (1, 150, Wish::Same)],
+        ..Scenario { name: "sent ahead, and another proposes", ..sent_ahead() }
+    }
+}
+
+/// What is there is written over before the view is sealed.
+pub(crate) fn sent_ahead_with_rest() -> Scenario {
+    Scenario {
+        wishes: vec![(0, 150, Wish::Split(100, &[0, 1], &[2, 0]))],
+        settings: in_pages_with_rest(),
+        ..Scenario { name: "sent ahead, and the rest when sealed", ..sent_ahead_twice() }
+    }
+}
+
+/// Two are sent the content, and one of them is enough.
+fn sent_ahead_to_two() -> Scenario {
+    Scenario {
+        views: vec![(0, 0, &[0])],
+        ops: vec![op(Want::Put, 150), then(Want::Delete, 150, 0), then(Want::Get, 150, 1)],
+        clients_at: &[0],
+        wishes: vec![(0, 150, Wish::Members(&[0, 1, 2]))],
+        first: &["operation 0", "0 proposes"],
+        cut: &[(1, 2)],
+        ..Scenario { name: "sent ahead to two", ..sent_ahead() }
     }
 }
 
@@ -514,6 +588,13 @@ pub(crate) fn small() -> Vec<Scenario> {
         shrinking(),
         moving(),
         disks(),
+        sent_ahead(),
+        sent_ahead_with_rest(),
+        sent_ahead_twice(),
+        sent_ahead_by_one_that_restarts(),
+        sent_ahead_to_one_that_restarts(),
+        sent_ahead_and_taken(),
+        sent_ahead_to_two(),
     ]
 }
 

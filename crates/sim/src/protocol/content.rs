@@ -156,6 +156,7 @@ fn told(event: &Told) -> String {
         Told::Followed(old, _) => format!("{} is over", name(old)),
         Told::Silent(view) => format!("does not hear the primary of {}", name(view)),
         Told::Lagging(view, _) => format!("somebody lags behind in {}", name(view)),
+        Told::SentAhead(view, _) => format!("has sent ahead what {} holds", name(view)),
         Told::Fenced(view) => format!("{} has been pushed aside", name(view)),
         Told::MajorityAnswers(view) => format!("a majority of {} answers", name(view)),
         Told::Unacceptable => "somebody is another member than was thought".to_owned(),

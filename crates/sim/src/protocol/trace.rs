@@ -105,6 +105,11 @@ fn letter(request: &replica::Request) -> String {
         Asked::Confirm { name, round, .. } => format!("does {} stand? ({round})", called(name)),
         Asked::Inquire { name } => format!("what follows {}?", called(name)),
         Asked::Forget { name } => format!("all know what follows {}", called(name)),
+        Asked::Prefetch { view, page, is_last, .. } => {
+            let what = if *is_last { "the last" } else { "some" };
+            format!("ahead of {}, {what}: {} records", called(&view.name()), page.parcel.records.len())
+        }
+        Asked::Proposing { name, .. } => format!("are you still changing {}?", called(name)),
     }
 }
 
@@ -131,6 +136,10 @@ fn letter_back(reply: &replica::Reply) -> String {
             format!("it is followed by {}", next.join(" and "))
         }
         Told::Unacceptable => "no: you or I are another member".to_owned(),
+        Told::Prefetched { .. } => "I have that; what follows?".to_owned(),
+        Told::Kept { sequence, .. } => format!("{sequence} is kept, but I have not installed it"),
+        Told::Proposing { stands: true, .. } => "I am".to_owned(),
+        Told::Proposing { stands: false, .. } => "no".to_owned(),
     }
 }
 

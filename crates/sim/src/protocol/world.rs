@@ -152,6 +152,7 @@ impl<'a> World<'a> {
         let mut setup = setup.clone();
         if let Some(content) = setup.content.as_mut().filter(|_| seed.is_multiple_of(2)) {
             content.replica.page_bytes = SMALL_PAGE;
+            content.replica.rest_bytes = if seed.is_multiple_of(4) { 0 } else { SMALL_PAGE };
         }
         World {
             setup,
