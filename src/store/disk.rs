@@ -16,10 +16,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use chordal_protocol::replica::Area;
 use chordal_protocol::{Id, Record, RequestId, Version};
-use redb::{
-    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
-    WriteTransaction,
-};
+use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::areas::{Areas, Shelf};
 use super::aside;
