@@ -102,7 +102,7 @@ struct Inner {
     /// What bounds the calls to nodes that look for their address.
     call_backs: call_back::CallBacks,
     /// What it has beside its ring.
-    around: Surroundings,
+    around: Arc<Surroundings>,
     /// What requests for many things at once may have under way together.
     many: many::Lanes,
     /// Ends everything.
@@ -117,7 +117,7 @@ impl Inner {
         router: Router,
         config: Config,
         nets: Nets,
-        around: Surroundings,
+        around: Arc<Surroundings>,
         stop: CancellationToken,
     ) -> Inner {
         let (many, served, call_backs) = (many::Lanes::default(), CancellationToken::new(), Default::default());

@@ -69,18 +69,24 @@ impl Node {
         };
         let ground = Ground { listener, store, remembered };
         let around = Surroundings::open(&config, &ground.listener, ground.remembered.as_ref()).await?;
-        let addr = match ground.address(&config, &around).await {
-            Ok(addr) => addr,
-            Err(error) => {
-                around.close().await;
-                return Err(error);
-            }
+        let around = Arc::new(around);
+        let started = match ground.address(&config, &around).await {
+            Ok(addr) => Node::stand_on(config, ground, Arc::clone(&around), addr).await,
+            Err(error) => Err(error),
         };
-        Node::stand_on(config, ground, around, addr).await
+        if started.is_err() {
+            around.close().await;
+        }
+        started
     }
 
     /// The node at this address.
-    async fn stand_on(config: Config, ground: Ground, around: Surroundings, addr: String) -> Result<Node, StartError> {
+    async fn stand_on(
+        config: Config,
+        ground: Ground,
+        around: Arc<Surroundings>,
+        addr: String,
+    ) -> Result<Node, StartError> {
         let Ground { listener, store, remembered } = ground;
         let resumes = remembered.as_ref().is_some_and(goes_on);
         let me = identity(&config, &addr, &listener, remembered.as_ref())?;

@@ -1,6 +1,7 @@
 //! What is around a node beside its ring: a router that forwards a port to it, and the local network on which nodes find each other.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chordal_protocol::{Contact, Durable};
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use super::{Config, StartError};
 
 /// What a node has of its surroundings, as long as it runs.
 pub(super) struct Surroundings {
+    is_closed: AtomicBool,
     #[cfg(feature = "upnp")]
     mapping: Option<Mapping>,
     #[cfg(feature = "discover")]
@@ -33,6 +35,7 @@ impl Surroundings {
         #[cfg(not(all(feature = "discover", feature = "upnp")))]
         let _ = (config, listens, remembered);
         Ok(Surroundings {
+            is_closed: AtomicBool::new(false),
             #[cfg(feature = "discover")]
             neighbourhood: match &config.discover {
                 Some(ring) => Some(Neighbourhood::open(config, ring, listens)?),
@@ -105,8 +108,11 @@ impl Surroundings {
         tokio::join!(mapping, neighbourhood, stop.cancelled());
     }
 
-    /// Leaves everything as it was found.
+    /// Leaves everything as it was found, once.
     pub(super) async fn close(&self) {
+        if self.is_closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let mapping = async {
             #[cfg(feature = "upnp")]
             if let Some(mapping) = &self.mapping {

@@ -83,13 +83,15 @@ fn on_loopback_an_open_ring_is_found_and_nothing_leaves_the_machine() {
         let args = [&["--memory"], more].concat();
         alone.inside(|| Daemon::try_start(dir, &args))
     };
-    let begun = [
-        start(dir.path(), &["--discover", "--begin"]).expect("it begins"),
-        start(dir.path(), &["--host", "::1", "--discover=six", "--begin"]).expect("it begins"),
-    ];
+    let six = ["--host", "::1", "--discover=six"];
+    let begun = std::thread::scope(|scope| {
+        let other = scope.spawn(|| start(dir.path(), &[&six[..], &["--begin"]].concat()));
+        let one = start(dir.path(), &["--discover", "--begin"]).expect("it begins");
+        [one, other.join().expect("it is started").expect("it begins")]
+    });
     let joined = start(dir.path(), &["--discover"]).expect("it joins");
     assert!(joined.addr.starts_with("127.0.0.1:"), "{}", joined.addr);
-    let six = start(dir.path(), &["--host", "::1", "--discover=six"]).expect("it joins");
+    let six = start(dir.path(), &six).expect("it joins");
     alone.inside(|| {
         for (one, other) in [(&begun[0], &joined), (&begun[1], &six)] {
             assert_eq!(crate::common::addr_of(&crate::common::get_json(&one.addr, "/succ")), other.addr);

@@ -9,7 +9,7 @@
 //! - [`discovered`]: nodes that find each other on one wire
 //!
 //! A test that cannot have its networks says on standard error what is missing, and is skipped: they need the right to make
-//! namespaces, `ip` (iproute2), and the one with an address translation `nft` (nftables).
+//! namespaces, `ip` (iproute2), and those with an address translation `nft` (nftables).
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 #[path = "../common/mod.rs"]
