@@ -7,6 +7,7 @@
 mod key_file;
 mod key_ring;
 mod nets;
+mod renewed;
 mod replays;
 mod signature;
 mod tls;
@@ -23,6 +24,7 @@ pub use key_file::{KeyFile, KeyFileError, NewKey};
 pub(crate) use key_ring::now;
 pub use key_ring::{Awaited, KeyRing, NotSigned, Sent};
 pub(crate) use nets::Nets;
+pub(crate) use renewed::Renewed;
 pub(crate) use replays::{Refused, Replays, WINDOW};
 pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, call_mac, reply_mac};
 

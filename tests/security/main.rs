@@ -6,12 +6,14 @@
 //! - [`rotation`]: keys replaced while the ring runs
 //! - [`tls`]: a ring of mutual TLS
 //! - [`calls`]: connections that nodes keep for their calls
+//! - [`certificates`]: certificates and their authority replaced while the ring runs
 //! - [`limits`]: what one client may ask, and whom a node calls
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod calls;
+mod certificates;
 mod limits;
 mod ring;
 mod roles;
