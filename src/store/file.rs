@@ -26,7 +26,7 @@ pub(super) const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
 /// The format that this program writes. A program that changes the layout raises it, and says what to do with older files.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 
 /// Redb's own default is 1 GiB for each database. Half of this is for a commit's pages, and more than fits goes to
 /// disk before the commit ends.
@@ -102,8 +102,8 @@ pub(super) fn open_as(
             "{name} was written by a version of this program that kept one copy of each value (format 1; this one reads \
              {FORMAT}). Start the node with a new data directory and store its values again"
         ))),
-        Ok((_, 2)) => Err(StoreError::Unusable(format!(
-            "{name} was written by an earlier version of this program (format 2; this one reads {FORMAT}). Export the values of \
+        Ok((_, format @ (2 | 3))) => Err(StoreError::Unusable(format!(
+            "{name} was written by an earlier version of this program (format {format}; this one reads {FORMAT}). Export the values of \
              its ring with that version, start the node with a new data directory and import them"
         ))),
         Ok((_, format)) => Err(damaged(name, &format!("format {format}"))),

@@ -6,7 +6,7 @@ use crate::replica::{self, Operation};
 use crate::{Contact, Id, Mode, NextHop, keeper};
 
 /// The version of what follows in this file. Nodes of different versions refuse each other.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// Names a ring, so that strangers' rings never merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
