@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use chordal::client::NodeClient;
 use chordal::node::mint;
 use chordal::{Client, Condition};
+use load::clients::measure;
 use load::{Load, Measured, Ring, setting};
 use rand::RngExt;
 
@@ -96,7 +97,7 @@ async fn compare(ring: &Ring, load: Load) {
     );
     let mut shares = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        let put_any = measure(load, {
+        let put_any = measure(load, KEYS, {
             let (node, addrs) = (node.clone(), Arc::clone(&addrs));
             move |key| {
                 let (node, addr) = (node.clone(), any(&addrs));
@@ -104,7 +105,7 @@ async fn compare(ring: &Ring, load: Load) {
             }
         });
         let put_any = put_any.await;
-        let put = measure(load, {
+        let put = measure(load, KEYS, {
             let client = client.clone();
             move |key| {
                 let client = client.clone();
@@ -112,7 +113,7 @@ async fn compare(ring: &Ring, load: Load) {
             }
         });
         let put = put.await;
-        let get_any = measure(load, {
+        let get_any = measure(load, KEYS, {
             let (node, addrs) = (node.clone(), Arc::clone(&addrs));
             move |key| {
                 let (node, addr) = (node.clone(), any(&addrs));
@@ -120,7 +121,7 @@ async fn compare(ring: &Ring, load: Load) {
             }
         });
         let get_any = get_any.await;
-        let get = measure(load, {
+        let get = measure(load, KEYS, {
             let client = client.clone();
             move |key| {
                 let client = client.clone();
@@ -150,36 +151,4 @@ fn line(name: &str, it: &Measured, against: &Measured) {
         it.p99.as_secs_f64() * 1e3,
         it.errors
     );
-}
-
-/// Runs operations back to back on so many workers, each with keys of its own.
-async fn measure<F, Doing>(load: Load, operation: F) -> Measured
-where
-    F: Fn(String) -> Doing + Clone + Send + 'static,
-    Doing: Future<Output = bool> + Send,
-{
-    let began = Instant::now();
-    let workers: Vec<_> = (0..load.concurrency)
-        .map(|worker| {
-            let operation = operation.clone();
-            tokio::spawn(async move {
-                let (mut times, mut errors) = (Vec::new(), 0);
-                while began.elapsed() < load.time {
-                    let sent = Instant::now();
-                    match operation(format!("key-{worker}-{}", (times.len() + errors) % KEYS)).await {
-                        true => times.push(sent.elapsed()),
-                        false => errors += 1,
-                    }
-                }
-                (times, errors)
-            })
-        })
-        .collect();
-    let (mut times, mut errors) = (Vec::new(), 0);
-    for worker in workers {
-        let (its_times, its_errors) = worker.await.expect("a worker");
-        times.extend(its_times);
-        errors += its_errors;
-    }
-    Measured::of(times, errors, began)
 }

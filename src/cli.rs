@@ -303,13 +303,13 @@ async fn run(args: StartArgs) -> Result<(), String> {
         }
         announce(&node, ready_file.as_deref())?;
         node.stopped().await;
-        Ok::<(), String>(())
+        ended(&node)
     };
     let signal = match told {
         Some(signal) => signal,
         None => tokio::select! {
             ended = running => return ended,
-            () = node.stopped() => return Ok(()),
+            () = node.stopped() => return ended(&node),
             signal = &mut told_to_stop => signal,
         },
     };
@@ -319,6 +319,11 @@ async fn run(args: StartArgs) -> Result<(), String> {
     }
     node.stop().await;
     Ok(())
+}
+
+/// How a node has ended that was not told to by a signal.
+fn ended(node: &Node) -> Result<(), String> {
+    node.failure().map_or(Ok(()), |reason| Err(reason.to_owned()))
 }
 
 fn config(args: StartArgs) -> Result<Config, String> {

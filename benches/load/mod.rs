@@ -1,6 +1,8 @@
 //! What the benches share: requests back to back over kept connections, and an empty axum server to compare with.
 #![allow(dead_code, reason = "each bench uses its own part of this")]
 
+pub(crate) mod clients;
+
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -103,17 +105,29 @@ impl Ring {
 
     /// A ring that keeps each value on so many nodes.
     pub(crate) fn replicated(nodes: usize, factor: usize) -> Ring {
+        let mut ring = Ring::empty();
+        ring.boot(nodes, &["--replication-factor", &factor.to_string()]);
+        ring
+    }
+
+    /// A directory without a ring yet.
+    pub(crate) fn empty() -> Ring {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut ring = Ring { dir, addrs: Vec::new(), pids: Vec::new() };
-        ring.tasks(&["boot", "--replication-factor", &factor.to_string()]);
-        ring.tasks(&["addmany", &nodes.saturating_sub(2).to_string()]);
-        ring.tasks(&["doctor", "--wait", "30s"]);
-        let state = std::fs::read(ring.dir.path().join("network_state.json")).expect("a state file");
+        Ring { dir, addrs: Vec::new(), pids: Vec::new() }
+    }
+
+    /// Begins the ring, with these options of `tasks boot`.
+    pub(crate) fn boot(&mut self, nodes: usize, options: &[&str]) {
+        self.tasks(&[&["boot"], options].concat());
+        if nodes > 2 {
+            self.tasks(&["addmany", &(nodes - 2).to_string()]);
+        }
+        self.tasks(&["doctor", "--wait", "30s"]);
+        let state = std::fs::read(self.dir.path().join("network_state.json")).expect("a state file");
         let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
         let nodes = state["nodes"].as_array().expect("a list of nodes");
-        ring.addrs = nodes.iter().map(|it| format!("{}:{}", it["host"].as_str().unwrap_or(""), it["port"])).collect();
-        ring.pids = nodes.iter().filter_map(|it| it["pid"].as_u64()).collect();
-        ring
+        self.addrs = nodes.iter().map(|it| format!("{}:{}", it["host"].as_str().unwrap_or(""), it["port"])).collect();
+        self.pids = nodes.iter().filter_map(|it| it["pid"].as_u64()).collect();
     }
 
     /// How long all its nodes together have kept processors busy.
@@ -134,7 +148,7 @@ impl Ring {
         nodes.flat_map(files).filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    fn tasks(&self, args: &[&str]) {
+    pub(crate) fn tasks(&self, args: &[&str]) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tasks"));
         let ran = command.args(args).current_dir(self.dir.path()).output().expect("tasks can be run");
         assert!(ran.status.success(), "tasks {args:?}: {}", String::from_utf8_lossy(&ran.stderr));

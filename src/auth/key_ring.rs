@@ -12,8 +12,8 @@ use super::Role;
 use super::key_file::{Key, KeyFile, KeyFileError, Keys, in_full};
 use super::signature::{CALL_STATUS, REPLY, Signature, Signed, is_reply_of};
 
-/// How long keys are used before it is looked whether the file has changed.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long what stands in files is used before it is looked whether they have changed.
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// The keys of a secret file, which is read again when it changes. One that cannot be used then is told in the log, and the
 /// keys stay.
@@ -32,9 +32,9 @@ struct State {
 }
 
 /// By what a change of a file is noticed: its inode, its length, and when it was changed.
-type Look = (u64, u64, i64, i64);
+pub(super) type Look = (u64, u64, i64, i64);
 
-fn look(path: &Path) -> Option<Look> {
+pub(super) fn look(path: &Path) -> Option<Look> {
     let about = fs::metadata(path).ok()?;
     Some((about.ino(), about.len(), about.ctime(), about.ctime_nsec()))
 }

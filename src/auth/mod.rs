@@ -7,6 +7,7 @@
 mod key_file;
 mod key_ring;
 mod nets;
+mod renewed;
 mod replays;
 #[cfg(feature = "discover")]
 mod ring_tag;
@@ -25,6 +26,7 @@ pub use key_file::{KeyFile, KeyFileError, NewKey};
 pub(crate) use key_ring::now;
 pub use key_ring::{Awaited, KeyRing, NotSigned, Sent};
 pub(crate) use nets::{Nets, Reach, reach};
+pub(crate) use renewed::Renewed;
 pub(crate) use replays::{Refused, Replays, WINDOW};
 pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, call_mac, reply_mac};
 

@@ -7,36 +7,75 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 #[cfg(feature = "discover")]
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::Role;
+use super::key_file::in_full;
+use super::key_ring::{FRESH, Look, look};
 
 /// What stands before a role among the names of a certificate.
 const ROLE: &str = "urn:chordal:";
 
-/// A certificate with its key, and the authority that those of others must come from.
-#[derive(Clone)]
-pub struct Tls {
+/// A certificate with its key, and the authorities that those of others must come from: three files, which are read again when
+/// they change.
+///
+/// What is used from a change on is for new connections, and those that a server has end with the request that is under way. A
+/// change that cannot be used is told in the log, and what was read before stays in use.
+#[derive(Debug, Clone)]
+pub struct Tls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    files: Files,
+    role: Option<Role>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    now: Arc<Certificates>,
+    /// What the files looked like when they were read last, and when they were looked at last.
+    read: [Option<Look>; 3],
+    seen: [Option<Look>; 3],
+    at: Instant,
+}
+
+#[derive(Debug)]
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    authority: PathBuf,
+}
+
+/// What has been read from the files.
+pub(crate) struct Certificates {
+    /// How connections are taken.
     pub(crate) server: Arc<ServerConfig>,
     client: ClientConfig,
-    role: Option<Role>,
+    chain: Vec<CertificateDer<'static>>,
     /// The SHA-256 of the certificate of each authority.
     #[cfg(feature = "discover")]
     authorities: Vec<[u8; 32]>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Cancelled once others have taken their place.
+    pub(crate) over: CancellationToken,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("Certificates").field("role", &self.role()).finish_non_exhaustive()
     }
 }
 
@@ -74,58 +113,136 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Reads a certificate, its key and the certificate of the authority, each a PEM file.
+    /// Reads a certificate, its key and the certificates of the authorities, each a PEM file.
     pub fn open(cert: &Path, key: &Path, authority: &Path) -> Result<Tls, TlsError> {
-        let chain = certificates("a certificate", cert)?;
-        let roots = certificates("the certificate of the authority", authority)?;
-        let key = private_key(key)?;
-        let unusable = |reason: &dyn fmt::Display| TlsError::Unusable { cert: shown(cert), reason: reason.to_string() };
-        #[cfg(feature = "discover")]
-        let authorities = roots.iter().map(|root| Sha256::digest(root).into()).collect();
-        let mut store = RootCertStore::empty();
-        for root in roots {
-            store.add(root).map_err(|error| unusable(&error))?;
-        }
-        let role = chain.first().and_then(role_of);
-        let (store, provider) = (Arc::new(store), Arc::new(ring::default_provider()));
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider));
-        let verifier = verifier.build().map_err(|error| unusable(&error))?;
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| unusable(&error))?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|error| unusable(&error))?;
-        server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| unusable(&error))?
-            .with_root_certificates(store)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| unusable(&error))?;
-        Ok(Tls {
-            server: Arc::new(server),
-            client,
-            role,
-            #[cfg(feature = "discover")]
-            authorities,
-        })
+        let files = Files { cert: in_full(cert), key: in_full(key), authority: in_full(authority) };
+        // Before they are read: a change in between is then noticed the next time.
+        let look = files.look();
+        let now = Arc::new(files.read()?);
+        let role = now.role();
+        let state = Mutex::new(State { now, read: look, seen: look, at: Instant::now() });
+        Ok(Tls(Arc::new(Shared { files, role, state })))
     }
 
-    /// What the bearer of the certificate may do, if it says so.
+    /// What the bearer of the certificate may do, if it says so. Another role is not taken when the files change.
     pub fn role(&self) -> Option<Role> {
-        self.role
+        self.0.role
+    }
+
+    /// What stands in the files now.
+    pub(crate) fn now(&self) -> Arc<Certificates> {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.at.elapsed() >= FRESH {
+            self.0.refresh(&mut state);
+        }
+        Arc::clone(&state.now)
     }
 
     /// The SHA-256 of the certificate of each authority; there are two while one is replaced by another.
     #[cfg(feature = "discover")]
-    pub(crate) fn authorities(&self) -> &[[u8; 32]] {
-        &self.authorities
+    pub(crate) fn authorities(&self) -> Vec<[u8; 32]> {
+        self.now().authorities.clone()
     }
 
-    /// How connections to nodes are made.
-    pub(crate) fn client(&self) -> ClientConfig {
-        self.client.clone()
+    /// Looks again and again, also when nobody connects.
+    pub(crate) async fn keep_looking(self) {
+        loop {
+            tokio::time::sleep(FRESH).await;
+            self.now();
+        }
+    }
+}
+
+impl Shared {
+    fn refresh(&self, state: &mut State) {
+        state.at = Instant::now();
+        let look = self.files.look();
+        // What is being written, or waits for the other files, is left alone until it stands still.
+        let stands_still = std::mem::replace(&mut state.seen, look) == look;
+        if look == state.read || !stands_still {
+            return;
+        }
+        state.read = look;
+        let cert = shown(&self.files.cert);
+        match self.files.read().and_then(|certificates| certificates.can_replace(self.role, &cert)) {
+            Ok(certificates) => {
+                tracing::info!(%cert, "the certificates have changed: new connections are made with them");
+                std::mem::replace(&mut state.now, Arc::new(certificates)).over.cancel();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the certificates have changed and cannot be used; those from before stay in use");
+            }
+        }
+    }
+}
+
+impl Files {
+    fn look(&self) -> [Option<Look>; 3] {
+        [look(&self.cert), look(&self.key), look(&self.authority)]
+    }
+
+    fn read(&self) -> Result<Certificates, TlsError> {
+        let chain = certificates("a certificate", &self.cert)?;
+        let roots = certificates("the certificate of the authority", &self.authority)?;
+        let key = private_key(&self.key)?;
+        Certificates::of(chain, key, roots).map_err(|error| unusable(&shown(&self.cert), &error))
+    }
+}
+
+impl Certificates {
+    fn of(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Certificates, Box<dyn StdError>> {
+        #[cfg(feature = "discover")]
+        let authorities = roots.iter().map(|root| Sha256::digest(root).into()).collect();
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(root)?;
+        }
+        let (store, provider) = (Arc::new(store), Arc::new(ring::default_provider()));
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider)).build()?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::clone(&verifier))
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(store)
+            .with_client_auth_cert(chain.clone(), key)?;
+        Ok(Certificates {
+            server: Arc::new(server),
+            client,
+            chain,
+            #[cfg(feature = "discover")]
+            authorities,
+            verifier,
+            over: CancellationToken::new(),
+        })
+    }
+
+    fn role(&self) -> Option<Role> {
+        self.chain.first().and_then(role_of)
+    }
+
+    /// Whether others who read the same files would take these, too: what is replaced by something of no use is kept.
+    fn can_replace(self, role: Option<Role>, cert: &str) -> Result<Certificates, TlsError> {
+        if self.role() != role {
+            let named = |role: Option<Role>| role.map_or("nobody".to_owned(), |role| format!("a {role}"));
+            let (is, was) = (named(self.role()), named(role));
+            return Err(unusable(cert, &format!("it is that of {is}, and was that of {was}")));
+        }
+        let checked = match self.chain.split_first() {
+            Some((end, between)) => self.verifier.verify_client_cert(end, between, UnixTime::now()).map(drop),
+            None => Ok(()),
+        };
+        match checked {
+            Ok(()) => Ok(self),
+            Err(error) => Err(unusable(cert, &explain(&error).unwrap_or_else(|| error.to_string()))),
+        }
     }
 }
 
@@ -135,13 +252,13 @@ pub(crate) fn scheme(tls: Option<&Tls>) -> &'static str {
 }
 
 /// Prepares a client for TLS, or for none.
-pub(crate) fn prepare(builder: reqwest::ClientBuilder, tls: Option<&Tls>) -> reqwest::ClientBuilder {
+pub(crate) fn prepare(builder: reqwest::ClientBuilder, tls: Option<&Certificates>) -> reqwest::ClientBuilder {
     // Without a provider no client can be made, even one that never speaks TLS. Who was first stays.
     if CryptoProvider::get_default().is_none() {
         let _ = ring::default_provider().install_default();
     }
     match tls {
-        Some(tls) => builder.tls_backend_preconfigured(tls.client()),
+        Some(tls) => builder.tls_backend_preconfigured(tls.client.clone()),
         None => builder,
     }
 }
@@ -216,6 +333,10 @@ fn told(error: &pem::Error) -> String {
         pem::Error::NoItemsFound => "there is none in it".to_owned(),
         error => error.to_string(),
     }
+}
+
+fn unusable(cert: &str, reason: &dyn fmt::Display) -> TlsError {
+    TlsError::Unusable { cert: cert.to_owned(), reason: reason.to_string() }
 }
 
 fn shown(path: &Path) -> String {

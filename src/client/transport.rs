@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
-use crate::auth::{self, Awaited, KeyRing, Nets, Security};
+use crate::auth::{self, Awaited, KeyRing, Nets, Renewed, Security};
 use crate::node::Resolver;
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
@@ -98,7 +98,7 @@ impl Ask {
 /// One `reqwest::Client` with the bounds that it does not have by itself.
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
-    http: reqwest::Client,
+    http: Arc<Renewed<reqwest::Client>>,
     timeout: Duration,
     keys: Option<Arc<KeyRing>>,
     scheme: &'static str,
@@ -122,22 +122,25 @@ impl Transport {
     }
 
     pub(super) fn on_the_way(timeout: Duration, security: Security, way: Way) -> Transport {
-        let mut builder = auth::prepare(reqwest::Client::builder(), security.tls.as_ref()).local_address(way.local);
-        if let Some(nets) = &way.nets {
-            builder = builder.dns_resolver(Arc::new(Resolver(nets.clone())));
-        }
-        let http = builder
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout)
-            .tcp_nodelay(true)
-            .build()
-            .expect(
-                "an HTTP client that is told its certificates, and has no proxies, needs nothing that could be missing",
-            );
+        let (nets, local) = (way.nets.clone(), way.local);
+        let http = Renewed::new(security.tls.as_ref(), move |certificates| {
+            let mut builder = auth::prepare(reqwest::Client::builder(), certificates).local_address(local);
+            if let Some(nets) = &nets {
+                builder = builder.dns_resolver(Arc::new(Resolver(nets.clone())));
+            }
+            builder
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+                .timeout(timeout)
+                .tcp_nodelay(true)
+                .build()
+        });
+        let http = Arc::new(http.expect(
+            "an HTTP client that is told its certificates, and has no proxies, needs nothing that could be missing",
+        ));
         let scheme = auth::scheme(security.tls.as_ref());
         Transport { http, timeout, keys: security.keys.clone(), scheme, security, nets: way.nets }
     }
@@ -196,7 +199,8 @@ impl Transport {
 
     /// Sends it, signed if there is a key. Each time anew: a request is taken once.
     async fn send(&self, ask: &Ask) -> Result<(reqwest::Response, Option<Awaited>), reqwest::Error> {
-        let mut request = self.http.request(ask.method.clone(), format!("{}://{}{}", self.scheme, ask.addr, ask.path));
+        let http = self.http.now();
+        let mut request = http.request(ask.method.clone(), format!("{}://{}{}", self.scheme, ask.addr, ask.path));
         for (name, value) in &ask.headers {
             request = request.header(name, value);
         }
@@ -205,7 +209,7 @@ impl Transport {
         }
         let mut request = request.build()?;
         let awaited = self.keys.as_ref().map(|keys| sign(keys, &mut request, ask.body.as_deref().unwrap_or_default()));
-        Ok((self.http.execute(request).await?, awaited))
+        Ok((http.execute(request).await?, awaited))
     }
 
     fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {

@@ -309,7 +309,7 @@ pub(super) async fn authenticate(State(gate): State<Arc<Gate>>, mut request: Req
 }
 
 /// What is needed for a route; `None` if it is for everyone. One that changes something and is not named here is for nodes.
-fn needed(method: &Method, path: &str) -> Option<Role> {
+pub(super) fn needed(method: &Method, path: &str) -> Option<Role> {
     let is_read = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let as_get = if is_read { "GET" } else { method.as_str() };
     if OF_NODES.contains(&(as_get, path)) {

@@ -61,8 +61,9 @@ pub async fn serve_tls(
     tls: &Tls,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let tls = TlsAcceptor::from(Arc::clone(&tls.server));
-    serve_from(listener, router, limits, Some(tls), shutdown).await;
+    // Connections that stay open must hear of new certificates as well.
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(tls.clone().keep_looking()));
+    serve_from(listener, router, limits, Some(tls.clone()), shutdown).await;
     Ok(())
 }
 
@@ -86,7 +87,7 @@ async fn serve_from(
     mut source: impl Source,
     router: Router,
     limits: Limits,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 ) {
     let server = Arc::new(Server::new(router, limits, tls, shutdown.clone()));
@@ -126,7 +127,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Server {
     router: Router,
     limits: Limits,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     http: http1::Builder,
     places: Arc<Places>,
     /// Ends keep-alive.
@@ -136,7 +137,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, limits: Limits, tls: Option<TlsAcceptor>, shutdown: CancellationToken) -> Server {
+    fn new(router: Router, limits: Limits, tls: Option<Tls>, shutdown: CancellationToken) -> Server {
         let mut http = http1::Builder::new();
         // The watch keeps the time; hyper's timer is there for its Date header and for what it may need one later.
         http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER).half_close(true);
@@ -193,32 +194,41 @@ impl Server {
         // A socket that does not know its ends is dead.
         let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
         let ends = Ends { local, remote, role: None };
-        let Some(tls) = &self.tls else { return self.talk(stream, ends, place).await };
+        let Some(tls) = &self.tls else { return self.talk(stream, ends, place, &CancellationToken::new()).await };
+        let tls = tls.now();
         let greeted = tokio::select! {
             () = self.shutdown.cancelled() => return,
-            greeted = timeout(self.limits.header, tls.accept(stream)) => greeted,
+            greeted = timeout(self.limits.header, TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream)) => greeted,
         };
         match greeted {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let role = shown.and_then(role_of);
-                self.talk(stream, Ends { role, ..ends }, place).await;
+                self.talk(stream, Ends { role, ..ends }, place, &tls.over).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, %remote, "no TLS came about"),
             Err(_) => tracing::debug!(%remote, "no TLS came about in time"),
         }
     }
 
-    async fn talk<S: Socket>(&self, stream: S, ends: Ends, place: Place) {
+    /// `over` is cancelled when the certificate that the connection was begun with has been replaced.
+    async fn talk<S: Socket>(&self, stream: S, ends: Ends, place: Place, over: &CancellationToken) {
         let onward = Arc::new(OnceLock::new());
-        let ended = self.talk_http(stream, ends, &place, &onward).await;
+        let ended = self.talk_http(stream, ends, &place, over, &onward).await;
         if let (true, Some(onward)) = (ended, onward.get()) {
-            self.take_calls::<S>(onward.clone(), place).await;
+            self.take_calls::<S>(onward.clone(), place, over).await;
         }
     }
 
     /// Answers requests; whether the connection ended by itself, which it does also when it is upgraded.
-    async fn talk_http<S: Socket>(&self, stream: S, ends: Ends, place: &Place, onward: &Arc<OnceLock<Onward>>) -> bool {
+    async fn talk_http<S: Socket>(
+        &self,
+        stream: S,
+        ends: Ends,
+        place: &Place,
+        over: &CancellationToken,
+        onward: &Arc<OnceLock<Onward>>,
+    ) -> bool {
         let watch = place.watch();
         let service = service_fn(|request| self.answer(request, ends, &watch, place.hold(), Arc::clone(onward)));
         let socket = TokioIo::new(Watched::new(stream, watch.clone()));
@@ -229,22 +239,27 @@ impl Server {
             }
             talk.as_mut().poll(cx).map(|_| ())
         };
-        self.until_over(&watch, talking).await
+        self.until_over(&watch, over, talking).await
     }
 
     /// Goes on with calls on a connection that was upgraded for them.
-    async fn take_calls<S: Socket>(&self, onward: Onward, place: Place) {
+    async fn take_calls<S: Socket>(&self, onward: Onward, place: Place, over: &CancellationToken) {
         let Ok(upgraded) = onward.upgrade.await else { return };
         let Ok(parts) = upgraded.downcast::<TokioIo<Watched<S>>>() else { return };
         let (socket, watch) = (parts.io.into_inner().into_inner(), place.watch());
         let mut taking = Taking::new(onward.calls, socket, &parts.read_buf, watch.clone(), place.hold());
         watch.answered();
-        self.until_over(&watch, |closing, cx| taking.poll(closing, cx)).await;
+        self.until_over(&watch, over, |closing, cx| taking.poll(closing, cx)).await;
     }
 
     /// Polls a connection until it has ended or must end; whether it ended by itself. It is told to close, and to finish what is under
-    /// way, when the server stops or its place is needed.
-    async fn until_over(&self, watch: &Watch, mut connection: impl FnMut(bool, &mut Context<'_>) -> Poll<()>) -> bool {
+    /// way, when the server stops, its place is needed, or its certificate is over.
+    async fn until_over(
+        &self,
+        watch: &Watch,
+        over: &CancellationToken,
+        mut connection: impl FnMut(bool, &mut Context<'_>) -> Poll<()>,
+    ) -> bool {
         let mut alarm = pin!(sleep_until(Instant::now() + self.limits.idle));
         let mut closing = false;
         loop {
@@ -252,6 +267,7 @@ impl Server {
                 biased;
                 () = self.cut.cancelled() => return false,
                 () = self.shutdown.cancelled(), if !closing => closing = true,
+                () = over.cancelled(), if !closing => closing = true,
                 () = watch.eviction(), if !closing => {
                     if !watch.is_busy() {
                         return false;

@@ -147,7 +147,11 @@ fn questions_have_their_kinds() {
         let member = Member { id: contact.id, incarnation: 1 };
         let name = Name { range: Interval::whole(Id::ZERO), epoch: 1 };
         let letter = Letter { from: member, boot: 1, to: member, body: replica::Request::Forget { name } };
-        Request::Keep(keeper::Request::Letters { letters: vec![letter; count], contacts: Vec::new() })
+        Request::Keep(keeper::Request::Letters {
+            letters: vec![letter; count],
+            contacts: Vec::new(),
+            age: keeper::Age::default(),
+        })
     };
     assert_eq!(Kind::of(&letters(1)), Kind::Content);
     assert_eq!(Kind::of(&letters(LARGE / 100)), Kind::Page, "what is large takes long to travel");

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chordal_protocol::keeper::Keeper;
+use chordal_protocol::keeper::{self, Keeper};
 use chordal_protocol::replica::{Answer as Told, Operation, Refusal as NotNow};
 use chordal_protocol::{
     Answer, Call, Chord, Contact, Durable, Envelope, Event, Id, Outcome, Procedure, Refusal, Reply, Request, Ring,
@@ -193,11 +193,15 @@ impl Driver {
         };
         // What is asked of the keeper rests on nothing that the ring has written down.
         if let Outcome::Keep(request) = outcome {
-            if let Some(reply) = self.keeping.confirm(&request) {
-                return Reply::Kept(reply);
-            }
-            let served = self.keeping.ask(|reply| Job::Serve { from, request, reply }).await;
-            return served.map_or_else(|error| Reply::Refused(refusal(error)), Reply::Kept);
+            let served = match self.keeping.confirm(&request) {
+                Some(reply) => Ok(reply),
+                None => self.keeping.ask(|reply| Job::Serve { from, request, reply }).await,
+            };
+            let kept = |mut reply: keeper::Reply| {
+                reply.leave_at(self.keeping.age());
+                Reply::Kept(reply)
+            };
+            return served.map_or_else(|error| Reply::Refused(refusal(error)), kept);
         }
         if let Outcome::Operate(operation) = outcome {
             return self.operate(operation).await;

@@ -10,6 +10,7 @@
 
 mod fenced;
 mod line;
+mod our_disk;
 mod recovery;
 mod standing;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
 use line::Line;
+use our_disk::OurDisk;
+pub(crate) use our_disk::RESTORED;
 pub(crate) use recovery::{NotRecovered, Recovery};
 use standing::Standing;
 
@@ -112,6 +115,8 @@ pub(crate) struct Seen {
     pub(crate) released: bool,
     /// Whether it has never kept anything.
     pub(crate) is_new: bool,
+    /// Whether others know this node's data directory from later.
+    pub(crate) is_restored: bool,
     /// Where members can be asked.
     pub(crate) contacts: BTreeMap<Id, Contact>,
 }
@@ -162,6 +167,7 @@ pub(crate) trait Outside: Send + Sync + 'static {
 pub(crate) struct Keeping {
     line: Arc<Line>,
     standing: Arc<Standing>,
+    disk: Arc<OurDisk>,
     seen: watch::Receiver<Arc<Seen>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -200,9 +206,11 @@ impl Keeping {
         let standing = Arc::new(Standing::default());
         let (tell, seen) = watch::channel(Arc::new(Seen::default()));
         let transactions = store.transactions()?;
+        let disk = Arc::new(OurDisk::new(transactions));
         let work = Work {
             line: Arc::clone(&line),
             standing: Arc::clone(&standing),
+            disk: Arc::clone(&disk),
             keeper,
             store,
             outside,
@@ -226,7 +234,7 @@ impl Keeping {
             .name("keeper".to_owned())
             .spawn(move || work.run())
             .map_err(|error| StoreError::Failed(format!("there is no thread for its keeper: {error}")))?;
-        Ok(Keeping { line, standing, seen, thread: Mutex::new(Some(thread)) })
+        Ok(Keeping { line, standing, disk, seen, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts a job in line, without waiting. One that is not taken will not be done.
@@ -237,6 +245,11 @@ impl Keeping {
     /// Answers another keeper at once, if it asks nothing but whether views stand, and that is known.
     pub(crate) fn confirm(&self, request: &keeper::Request) -> Option<keeper::Reply> {
         self.standing.confirm(request, Instant::now())
+    }
+
+    /// How far the disk has come: what letters say that leave now.
+    pub(crate) fn age(&self) -> keeper::Age {
+        self.disk.age()
     }
 
     /// Has something done, and waits for the outcome.
@@ -279,6 +292,7 @@ impl Drop for Keeping {
 struct Work {
     line: Arc<Line>,
     standing: Arc<Standing>,
+    disk: Arc<OurDisk>,
     keeper: Keeper,
     store: Arc<dyn Store>,
     outside: Arc<dyn Outside>,
@@ -560,6 +574,7 @@ impl Work {
     /// It is durable: now others may hear of it.
     fn release(&mut self, out: Out) {
         let keeper::Step { calls, answers, events, .. } = out.step;
+        self.disk.has(self.transactions);
         self.standing.note(out.confirmed, Instant::now());
         self.put_aside.clear();
         let has_stepped_down = !std::mem::take(&mut self.steps_down).is_empty();
@@ -620,7 +635,8 @@ impl Work {
         let contacts = members.filter_map(|member| Some((member.id, self.keeper.contact(member)?.clone()))).collect();
         let durable = self.keeper.replica().durable();
         let is_new = durable.held.is_empty() && durable.over.is_empty() && durable.staged.is_empty();
-        let seen = Seen { me: Some(self.keeper.me()), views, released: self.keeper.is_released(), is_new, contacts };
+        let (released, is_restored) = (self.keeper.is_released(), self.keeper.is_restored());
+        let seen = Seen { me: Some(self.keeper.me()), views, released, is_new, is_restored, contacts };
         self.tell.send_if_modified(|told| {
             let is_new = **told != seen;
             if is_new {
@@ -764,5 +780,10 @@ fn log(event: &Event) {
             tracing::info!(range = range(&name.range), epoch = name.epoch, "a majority answers: nothing is forced");
         }
         Event::Unacceptable => tracing::debug!("somebody is another member than was thought"),
+        Event::Restored(member) => tracing::error!(
+            id = %member.id.short(),
+            "the data directory of a node is an older copy of the one that it had, and nothing that it says is heeded"
+        ),
+        Event::IsRestored => tracing::error!("{RESTORED}"),
     }
 }

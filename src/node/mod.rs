@@ -431,6 +431,20 @@ impl Node {
         self.stopped().await;
     }
 
+    /// Why it has stopped by itself, if that is why.
+    pub fn failure(&self) -> Option<&'static str> {
+        self.inner.driver.keeping.seen().is_restored.then_some(keeping::RESTORED)
+    }
+
+    /// Stops once others say that its data directory is an older copy: it would stand in the way of those who take over what
+    /// it keeps, and could serve none of it.
+    async fn stop_when_refused(self) {
+        let mut seen = self.inner.driver.keeping.watch();
+        if seen.wait_for(|seen| seen.is_restored).await.is_ok() {
+            self.inner.stop.cancel();
+        }
+    }
+
     /// Waits until the node has stopped, for whatever reason.
     pub async fn stopped(&self) {
         self.inner.served.cancelled().await;

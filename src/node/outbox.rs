@@ -70,8 +70,8 @@ impl Outbox {
             match (&mut together, request) {
                 (None, request) => together = Some(request),
                 (
-                    Some(keeper::Request::Letters { letters, contacts }),
-                    keeper::Request::Letters { letters: more, contacts: others },
+                    Some(keeper::Request::Letters { letters, contacts, .. }),
+                    keeper::Request::Letters { letters: more, contacts: others, .. },
                 ) if fits => {
                     letters.extend(more);
                     contacts
@@ -121,8 +121,9 @@ impl Outside for Arc<Outbox> {
         if begins {
             let outbox = Arc::clone(self);
             self.runtime.spawn(async move {
-                while let Some(request) = outbox.next(&to.addr) {
+                while let Some(mut request) = outbox.next(&to.addr) {
                     let Some(driver) = outbox.driver.get().and_then(Weak::upgrade) else { return };
+                    request.leave_at(driver.keeping.age());
                     let is_large = request.weight() > LARGE;
                     let outcome = driver.ask(&to, Request::Keep(request)).await;
                     // First, for what is heard now may want the next large one sent.

@@ -120,6 +120,8 @@ impl Node {
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
         node.serve(listener);
+        let refused = node.for_itself().stop_when_refused();
+        tokio::spawn(node.shutdown_token().run_until_cancelled_owned(refused));
         if let Err(error) = node.find_place(remembered_contacts).await {
             node.stop().await;
             return Err(error);

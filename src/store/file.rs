@@ -30,9 +30,6 @@ const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 /// The format that this program writes. A program that changes the layout raises it, and says what to do with older files.
 const FORMAT: u64 = 4;
 
-/// The one before it had no log, and was else the same. It becomes this one when it is opened.
-const WITHOUT_LOG: u64 = 3;
-
 /// Redb's own default is 1 GiB for each database. Half of this is for a commit's pages, and more than fits goes to
 /// disk before the commit ends.
 const CACHE_BYTES: usize = 8 << 20;
@@ -107,10 +104,6 @@ pub(super) fn open_as(
     });
     match opened {
         Ok((database, FORMAT)) => Ok(database),
-        Ok((database, WITHOUT_LOG)) => {
-            guarded(|| prepare(&database)).map_err(|error| unopened(name, &error))?;
-            Ok(database)
-        }
         Ok((_, format)) if format > FORMAT => Err(StoreError::Unusable(format!(
             "{name} was written by a newer version of this program (format {format}; this one reads {FORMAT}). \
              Start that version, or choose another data directory"
@@ -119,8 +112,8 @@ pub(super) fn open_as(
             "{name} was written by a version of this program that kept one copy of each value (format 1; this one reads \
              {FORMAT}). Start the node with a new data directory and store its values again"
         ))),
-        Ok((_, 2)) => Err(StoreError::Unusable(format!(
-            "{name} was written by an earlier version of this program (format 2; this one reads {FORMAT}). Export the values of \
+        Ok((_, format @ (2 | 3))) => Err(StoreError::Unusable(format!(
+            "{name} was written by an earlier version of this program (format {format}; this one reads {FORMAT}). Export the values of \
              its ring with that version, start the node with a new data directory and import them"
         ))),
         Ok((_, format)) => Err(damaged(name, &format!("format {format}"))),
@@ -128,7 +121,7 @@ pub(super) fn open_as(
     }
 }
 
-/// Makes a database a store of this format: an empty one, or one that had no log.
+/// Makes an empty database a store.
 pub(super) fn prepare(database: &Database) -> Result<(), redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);

@@ -268,7 +268,7 @@ impl Forger {
     /// What the node answers to these letters.
     fn write(&self, letters: Vec<Letter<replica::Request>>) -> Reply {
         let contacts = vec![self.stranger.clone()];
-        let request = Request::Keep(keeper::Request::Letters { letters, contacts });
+        let request = Request::Keep(keeper::Request::Letters { letters, contacts, age: keeper::Age::default() });
         tell(&self.addr, Some(&self.ring), self.stranger.clone(), request)
     }
 

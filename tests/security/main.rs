@@ -6,6 +6,7 @@
 //! - [`rotation`]: keys replaced while the ring runs
 //! - [`tls`]: a ring of mutual TLS
 //! - [`calls`]: connections that nodes keep for their calls
+//! - [`certificates`]: certificates and their authority replaced while the ring runs
 //! - [`limits`]: what one client may ask, and whom a node calls
 //! - [`call_back`]: what a node can be made to do by those who want to be called back
 
@@ -14,6 +15,7 @@ mod common;
 
 mod call_back;
 mod calls;
+mod certificates;
 mod limits;
 mod ring;
 mod roles;

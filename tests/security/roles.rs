@@ -1,6 +1,6 @@
 //! What each key may do.
 
-use crate::common::Lab;
+use crate::common::{Daemon, Described, Lab, get_json, raw};
 use crate::support::{CLIENT, Key, NODE, READER, Request, closed};
 
 #[test]
@@ -36,4 +36,33 @@ fn clients_do_not_run_the_ring_and_readers_do_not_write() {
     }
     send("PUT", "/pred", &NODE).problem(400, "malformed");
     send("POST", "/peer", &NODE).problem(400, "invalid");
+}
+
+#[test]
+fn every_route_refuses_strangers_as_the_document_says() {
+    let lab = Lab::empty();
+    let open = Daemon::start(lab.path(), &["--memory"]);
+    let closed = closed(lab.path(), &[NODE, CLIENT, READER], &[]);
+    let (document, described) = (get_json(&open.addr, "/openapi.json"), Described::by(&open.addr));
+    let mut refused = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        // Any name will do: it is refused before it is looked at.
+        let called: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "a" } else { part }).collect();
+        let called = called.join("/");
+        for method in methods.as_object().expect("methods").keys().map(|method| method.to_uppercase()) {
+            let answer = raw(&method, &closed.addr, &called, &[], b"");
+            if path.starts_with("/health/") {
+                assert_eq!(answer.status, 200, "{answer:?}");
+            } else {
+                assert_eq!(answer.status, 401, "{method} {path}: {answer:?}");
+                refused += 1;
+            }
+            if method != "HEAD" {
+                described.check(&method, called.trim_start_matches('/'), &answer);
+            }
+        }
+    }
+    assert!(refused > 25, "{refused} routes");
+    let forbidden = Request::new("POST", &closed.addr, "/peer").signed(&CLIENT).send();
+    forbidden.problem(403, "forbidden");
 }

@@ -1,7 +1,7 @@
 //! A keeper that leaves must not go while somebody counts on it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use chordal_protocol::keeper::{Keeper, Reply, Request, Settings};
+use chordal_protocol::keeper::{Age, Keeper, Reply, Request, Settings};
 use chordal_protocol::replica::{self, Ballot, Letter, Member, MemoryStore, Name, Page, Parcel, View};
 use chordal_protocol::{Contact, Interval, Time};
 
@@ -19,7 +19,7 @@ fn stage(asker: &Member, asked: &Keeper) -> Request {
     let page = Page { after: None, parcel: Parcel::default(), next: None };
     let body = replica::Request::Stage { name, origin, view, voters: vec![*asker], upon: None, page };
     let letters = vec![Letter { from: *asker, boot: 1, to: asked.me(), body }];
-    Request::Letters { letters, contacts: vec![contact("asker")] }
+    Request::Letters { letters, contacts: vec![contact("asker")], age: Age::default() }
 }
 
 fn answer(reply: Reply) -> replica::Reply {

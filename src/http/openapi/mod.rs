@@ -12,7 +12,9 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
+use super::authenticate::needed;
 use super::map::ROUTES;
+use crate::auth::Role;
 use operations::Operation;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
@@ -63,12 +65,11 @@ fn describe(operation: &Operation) -> Value {
     for (status, answer) in &operation.answers {
         responses.insert(status.to_string(), answer.clone());
     }
-    let any_may = if operation.method == "HEAD" { json!({ "description": "An error" }) } else { problem("An error") };
-    for (status, why) in &operation.errors {
-        let error = if operation.method == "HEAD" { json!({ "description": why }) } else { problem(why) };
-        responses.insert(status.to_string(), error);
+    let error = |why: &str| if operation.method == "HEAD" { json!({ "description": why }) } else { problem(why) };
+    for (status, why) in operation.errors.iter().chain(&refusals(operation)) {
+        responses.insert(status.to_string(), error(why));
     }
-    responses.insert("default".to_owned(), any_may);
+    responses.insert("default".to_owned(), error("An error"));
     let mut described = json!({
         "tags": [operation.tag],
         "operationId": operation.name,
@@ -82,6 +83,28 @@ fn describe(operation: &Operation) -> Value {
         described["requestBody"] = json!({ "required": true, "content": body });
     }
     described
+}
+
+/// How the layer in front of the routes may refuse a request, and a server one that comes too soon after others.
+fn refusals(operation: &Operation) -> Vec<(u16, String)> {
+    let too_many = "On a closed ring: this client has sent too many requests, or has too many connections; Retry-After";
+    let known = operation.errors.iter().find(|(status, _)| *status == 429);
+    let too_many = known.map_or_else(|| too_many.to_owned(), |(_, why)| format!("{why}. {too_many}"));
+    let mut refusals = vec![(429, too_many)];
+    let method = operation.method.parse().expect("it is a method");
+    if let Some(role) = needed(&method, &operation.path) {
+        let mut may = vec![Role::Reader, Role::Client, Role::Node];
+        may.retain(|known| *known >= role);
+        let may: Vec<String> = may.iter().map(Role::to_string).collect();
+        let stranger =
+            "On a ring with a secret: no key of the ring has signed the request, or not just this one just now";
+        let forbidden = format!(
+            "On a closed ring: the key or the certificate has another role than this takes: {}",
+            may.join(", ")
+        );
+        refusals.extend([(401, stranger.to_owned()), (403, forbidden)]);
+    }
+    refusals
 }
 
 /// What the map of the node says of a route.
@@ -142,6 +165,28 @@ mod tests {
             .map(|(method, path)| (method.to_owned(), path.to_owned()));
         let expected: BTreeSet<_> = mapped.into_iter().chain(hidden).collect();
         assert_eq!(documented(), expected);
+    }
+
+    #[test]
+    fn every_route_says_how_a_closed_ring_refuses() {
+        let for_all = crate::http::authenticate::OF_ALL;
+        for (path, methods) in build()["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let says = |status: &str| operation["responses"][status]["description"].as_str().map(str::to_owned);
+                assert!(
+                    says("429").is_some_and(|why| why.contains("this client has sent too many")),
+                    "{method} {path}"
+                );
+                let refuses = !for_all.contains(&path.as_str());
+                assert_eq!((says("401").is_some(), says("403").is_some()), (refuses, refuses), "{method} {path}");
+            }
+        }
+        let forbidden = |path: &str, method: &str| build()["paths"][path][method]["responses"]["403"].to_string();
+        assert!(forbidden("/kv/{key}", "get").contains("takes: reader, client, node"));
+        assert!(forbidden("/kv/{key}", "put").contains("takes: client, node"));
+        assert!(forbidden("/peer", "post").contains("takes: node"));
+        let busy = build()["paths"]["/kv/{key}"]["put"]["responses"]["429"].to_string();
+        assert!(busy.contains("Too much is waiting") && busy.contains("too many requests"), "{busy}");
     }
 
     #[test]

@@ -35,7 +35,8 @@ impl Standing {
             (is_same && is_fresh).then(|| Letter { body: Reply::Confirmed { name, boot, round }, ..last.clone() })
         };
         let letters: Option<Vec<_>> = letters.iter().map(again).collect();
-        Some(keeper::Reply::Letters { letters: letters.filter(|letters| !letters.is_empty())?, contacts: Vec::new() })
+        let letters = letters.filter(|letters| !letters.is_empty())?;
+        Some(keeper::Reply::Letters { letters, contacts: Vec::new(), age: keeper::Age::default() })
     }
 
     /// The thread has said this, and all that it rests on is durable.
@@ -71,7 +72,7 @@ pub(super) fn confirmations(said: &keeper::Reply) -> Vec<Letter<Reply>> {
         keeper::Reply::Letters { letters, .. } => {
             letters.iter().filter(|letter| matches!(letter.body, Reply::Confirmed { .. })).cloned().collect()
         }
-        keeper::Reply::Introduced(_) => Vec::new(),
+        keeper::Reply::Introduced(_) | keeper::Reply::Restored => Vec::new(),
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
     fn asks(from: &str, boot: u64, round: u64) -> keeper::Request {
         let body = Request::Confirm { name: view().name(), boot, round, marks: Marks::default() };
         let letters = vec![Letter { from: member(from), boot, to: member("me"), body }];
-        keeper::Request::Letters { letters, contacts: Vec::new() }
+        keeper::Request::Letters { letters, contacts: Vec::new(), age: keeper::Age::default() }
     }
 
     fn standing(now: Instant) -> Standing {
@@ -143,7 +144,8 @@ mod tests {
         assert!(standing.confirm(&asks("primary", 3, 9), now).is_none());
         assert!(standing.confirm(&asks("primary", 1, 9), now).is_none());
         assert!(standing.confirm(&asks("primary", 2, 9), now + SHORTCUT).is_none());
-        let nothing = keeper::Request::Letters { letters: Vec::new(), contacts: Vec::new() };
+        let age = keeper::Age::default();
+        let nothing = keeper::Request::Letters { letters: Vec::new(), contacts: Vec::new(), age };
         assert!(standing.confirm(&nothing, now).is_none());
     }
 

@@ -18,7 +18,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::detector::{Detector, Kind, Patience, Standing, stood_still};
 use super::{frames, wire};
-use crate::auth::{self, KeyRing, Nets, Security};
+use crate::auth::{self, KeyRing, Nets, Renewed, Security};
 use exchange::{Failure, Outcome, UnderWay, brings_content, longest_answer};
 use stream::Came;
 use streams::Streams;
@@ -76,12 +76,18 @@ impl Peers {
 /// answer counts as well. See docs/decisions/0006-failure-detection.md.
 #[derive(Debug)]
 pub struct HttpTransport {
-    client: reqwest::Client,
+    clients: Renewed<Clients>,
+    peers: Arc<Peers>,
+    caller: Arc<Caller>,
+}
+
+/// The clients, and the connections that they have opened.
+#[derive(Debug, Clone)]
+struct Clients {
+    kept: reqwest::Client,
     /// Without kept connections: what a late node is asked with. A connection from before a cut may stay mute after it.
     afresh: reqwest::Client,
     streams: Arc<Streams>,
-    peers: Arc<Peers>,
-    caller: Arc<Caller>,
 }
 
 /// What is asked, and what is to be known of it on its way.
@@ -133,42 +139,47 @@ impl HttpTransport {
     /// A transport that learns and respects what is known of the peers.
     pub(crate) fn new(peers: Arc<Peers>, security: &Security, nets: Nets) -> Result<HttpTransport, reqwest::Error> {
         let resolver = Arc::new(Resolver(nets.clone()));
-        let client = |kept| {
-            auth::prepare(reqwest::Client::builder(), security.tls.as_ref())
-                .dns_resolver(Arc::clone(&resolver))
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .pool_max_idle_per_host(kept)
-                .pool_idle_timeout(POOLED_FOR)
-                .connect_timeout(CONNECTING)
-                .tcp_nodelay(true)
-                .build()
-        };
         let (keys, scheme) = (security.keys.clone(), auth::scheme(security.tls.as_ref()));
         let caller = Arc::new(Caller { keys, scheme, nets });
-        let (client, afresh) = (client(POOLED)?, client(0)?);
-        let streams = Streams::new(client.clone(), Arc::clone(&caller));
-        Ok(HttpTransport { client, afresh, streams, peers, caller })
+        let opener = Arc::clone(&caller);
+        let clients = Renewed::new(security.tls.as_ref(), move |certificates| {
+            let client = |kept| {
+                auth::prepare(reqwest::Client::builder(), certificates)
+                    .dns_resolver(Arc::clone(&resolver))
+                    .no_proxy()
+                    .redirect(reqwest::redirect::Policy::none())
+                    .pool_max_idle_per_host(kept)
+                    .pool_idle_timeout(POOLED_FOR)
+                    .connect_timeout(CONNECTING)
+                    .tcp_nodelay(true)
+                    .build()
+            };
+            let (kept, afresh) = (client(POOLED)?, client(0)?);
+            let streams = Streams::new(kept.clone(), Arc::clone(&opener));
+            Ok(Clients { kept, afresh, streams })
+        })?;
+        Ok(HttpTransport { clients, peers, caller })
     }
 
     /// Asks; what comes of it is noted even if nobody waits for it any more.
     fn exchange(&self, addr: &str, question: Question) -> UnderWay {
-        self.noted(addr, &self.client, Some(Arc::clone(&self.streams)), question)
+        let Clients { kept, streams, .. } = self.clients.now();
+        self.noted(addr, kept, Some(streams), question)
     }
 
     /// The same on a connection of its own.
     fn exchange_afresh(&self, addr: &str, question: Question) -> UnderWay {
-        self.noted(addr, &self.afresh, None, question)
+        self.noted(addr, self.clients.now().afresh, None, question)
     }
 
     fn noted(
         &self,
         addr: &str,
-        client: &reqwest::Client,
+        client: reqwest::Client,
         streams: Option<Arc<Streams>>,
         question: Question,
     ) -> UnderWay {
-        let (client, peers, addr) = (client.clone(), Arc::clone(&self.peers), addr.to_owned());
+        let (peers, addr) = (Arc::clone(&self.peers), addr.to_owned());
         let caller = Arc::clone(&self.caller);
         UnderWay::new(async move {
             let kind = question.kind;

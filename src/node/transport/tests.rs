@@ -153,7 +153,7 @@ async fn ask_much(transport: &HttpTransport, addr: &str) {
     let opened = async {
         loop {
             assert!(matches!(ask(transport, addr, Request::Hello).await, Ok(Reply::Hello { .. })));
-            if transport.streams.to(addr).is_some() {
+            if transport.clients.now().streams.to(addr).is_some() {
                 break;
             }
         }
@@ -189,7 +189,7 @@ async fn a_connection_that_is_cut_under_calls_costs_none_of_them() {
     let node = crate::Node::builder().start().await.unwrap();
     let (addr, transport) = (node.addr(), transport());
     ask_much(&transport, &addr).await;
-    let stream = transport.streams.to(&addr).unwrap();
+    let stream = transport.clients.now().streams.to(&addr).unwrap();
     let calls = (0..20).map(|_| ask(&transport, &addr, Request::Hello));
     let cut = async {
         tokio::task::yield_now().await;
@@ -236,7 +236,7 @@ async fn who_is_asked_now_and_then_has_no_connection_for_calls() {
     for _ in 0..3 {
         assert!(matches!(ask(&transport, &addr, Request::Hello).await, Ok(Reply::Hello { .. })));
     }
-    assert!(!transport.streams.knows_way(&addr));
+    assert!(!transport.clients.now().streams.knows_way(&addr));
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn values_too_long_for_the_connection_come_all_the_same() {
             }
             other => panic!("{key}: {other:?}"),
         }
-        let stream = transport.streams.to(&addr).expect("it is still open");
+        let stream = transport.clients.now().streams.to(&addr).expect("it is still open");
         assert_eq!(stream.reads_are_long(), key == "long");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Age;
 use crate::Contact;
 use crate::replica::{self, Letter, Member, Name};
 
@@ -18,6 +19,8 @@ pub enum Request {
         letters: Vec<Letter<replica::Request>>,
         /// Where those can be asked whom the letters name as members of a view.
         contacts: Vec<Contact>,
+        /// How far the disk has come on which they rest.
+        age: Age,
     },
 }
 
@@ -32,7 +35,11 @@ pub enum Reply {
         letters: Vec<Letter<replica::Reply>>,
         /// Where those can be asked whom the answers name as members of a view.
         contacts: Vec<Contact>,
+        /// How far the disk has come on which they rest.
+        age: Age,
     },
+    /// Your disk is an older copy of the one that you had (rule 16): nothing that you say counts.
+    Restored,
 }
 
 /// What an envelope weighs, in bytes, beside content.
@@ -66,6 +73,13 @@ impl Request {
             Request::Introduce(_) | Request::Release(_) => LETTER,
         }
     }
+
+    /// To be called when it leaves: what it rests on is durable.
+    pub fn leave_at(&mut self, now: Age) {
+        if let Request::Letters { age, .. } = self {
+            *age = now;
+        }
+    }
 }
 
 impl Reply {
@@ -73,7 +87,14 @@ impl Reply {
     pub fn weight(&self) -> usize {
         match self {
             Reply::Letters { letters, .. } => letters.iter().map(|letter| LETTER + letter.body.weight()).sum(),
-            Reply::Introduced(_) => LETTER,
+            Reply::Introduced(_) | Reply::Restored => LETTER,
+        }
+    }
+
+    /// As [`Request::leave_at`].
+    pub fn leave_at(&mut self, now: Age) {
+        if let Reply::Letters { age, .. } = self {
+            *age = now;
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! - `message`: what keepers ask of each other, letters of replicas above all
 //! - `book`: which data directory a node has now, and where it can be asked
+//! - `disks`: how far the disks of others have come, so that an older copy of one is noticed
 //! - `circle`: the nodes near this one in their order, as far as it knows
 //! - `wishes`: what the ring wants of a view
 //! - `pulse`: how long a primary may be silent
@@ -18,6 +19,7 @@
 mod book;
 mod circle;
 mod clients;
+mod disks;
 mod message;
 mod pulse;
 mod wishes;
@@ -26,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use disks::{Age, Known};
 pub use message::{Reply, Request};
 
 use crate::replica::{
@@ -34,6 +37,7 @@ use crate::replica::{
 use crate::{Contact, Id, Interval, Time};
 use book::Book;
 use clients::Clients;
+use disks::{Disks, Heard};
 use pulse::Pulse;
 use wishes::Wishes;
 
@@ -85,6 +89,8 @@ pub struct Durable {
     pub replica: replica::Durable,
     /// Where the members of its views can be asked.
     pub contacts: Vec<Contact>,
+    /// How far the disks of others have come.
+    pub disks: BTreeMap<Member, Known>,
 }
 
 /// A node as one of those who keep content.
@@ -94,6 +100,9 @@ pub struct Keeper {
     settings: Settings,
     replica: Replica,
     book: Book,
+    disks: Disks,
+    /// Whether somebody has said that its own disk is an older copy.
+    is_restored: bool,
     wishes: Wishes,
     clients: Clients,
     /// Whether it is to get out of all views.
@@ -130,19 +139,19 @@ impl Keeper {
     pub fn new(me: Contact, incarnation: u64, settings: Settings) -> Keeper {
         let member = Member { id: me.id, incarnation };
         let replica = Replica::new(member, settings.replica.clone());
-        Keeper::of(me, replica, Book::default(), settings)
+        Keeper::of(me, replica, Book::default(), Disks::default(), settings)
     }
 
     /// A node that has restarted. [`Keeper::durable`] must be on disk before anything leaves: it counts the boot.
     pub fn restored(me: Contact, durable: Durable, settings: Settings) -> Keeper {
-        let book = Book::of(durable.contacts);
+        let (book, disks) = (Book::of(durable.contacts), Disks::of(durable.disks));
         let replica = Replica::restored(durable.replica, settings.replica.clone());
-        Keeper::of(me, replica, book, settings)
+        Keeper::of(me, replica, book, disks, settings)
     }
 
-    fn of(me: Contact, replica: Replica, book: Book, settings: Settings) -> Keeper {
-        let (wishes, clients) = (Wishes::default(), Clients::default());
-        Keeper { me, settings, replica, book, wishes, clients, leaving: false, pulse: Pulse::default() }
+    fn of(me: Contact, replica: Replica, book: Book, disks: Disks, settings: Settings) -> Keeper {
+        let (wishes, clients, pulse) = (Wishes::default(), Clients::default(), Pulse::default());
+        Keeper { me, settings, replica, book, disks, is_restored: false, wishes, clients, leaving: false, pulse }
     }
 
     // ---- what it knows ----
@@ -156,7 +165,12 @@ impl Keeper {
     pub fn durable(&self) -> Durable {
         let replica = self.replica.durable().clone();
         let contacts = self.book.contacts_of(&replica::members_of(&replica));
-        Durable { replica, contacts }
+        Durable { replica, contacts, disks: self.disks.known().clone() }
+    }
+
+    /// Whether somebody has said that its own disk is an older copy: nothing that it says is heeded any more.
+    pub fn is_restored(&self) -> bool {
+        self.is_restored
     }
 
     /// The replica, to be looked at.
@@ -264,11 +278,16 @@ impl Keeper {
                 self.book.lets_go(now, from);
                 Reply::Introduced(self.me())
             }
-            Request::Letters { letters, contacts } => {
+            Request::Letters { letters, contacts, age } => {
                 self.book.learn(contacts);
                 let mut replies = Vec::with_capacity(letters.len());
+                let mut is_restored = false;
                 for letter in letters {
                     if letter.from.id != from.id {
+                        continue;
+                    }
+                    if !self.heeds(letter.from, letter.boot, age, &mut step) {
+                        is_restored = true;
                         continue;
                     }
                     if matches!(letter.body, replica::Request::Confirm { .. }) {
@@ -280,7 +299,8 @@ impl Keeper {
                     self.take(more, &mut step);
                 }
                 let named: Vec<Member> = replies.iter().flat_map(|letter| letter.body.names()).collect();
-                Reply::Letters { letters: replies, contacts: self.addresses(&named) }
+                let (contacts, age) = (self.addresses(&named), Age::default());
+                if is_restored { Reply::Restored } else { Reply::Letters { letters: replies, contacts, age } }
             }
         };
         self.go_on(store, now, &mut step);
@@ -293,9 +313,17 @@ impl Keeper {
         let mut step = Step::default();
         match reply {
             Reply::Introduced(member) => self.book.meet(now, from, member),
-            Reply::Letters { letters, contacts } => {
+            Reply::Restored => {
+                if !std::mem::replace(&mut self.is_restored, true) {
+                    step.events.push(Event::IsRestored);
+                }
+            }
+            Reply::Letters { letters, contacts, age } => {
                 self.book.learn(contacts);
                 for letter in letters.into_iter().filter(|letter| letter.from.id == from.id) {
+                    if !self.heeds(letter.from, letter.boot, age, &mut step) {
+                        continue;
+                    }
                     self.book.meet(now, from, letter.from);
                     let more = self.replica.hear(store, now, letter);
                     self.take(more, &mut step);
@@ -346,7 +374,9 @@ impl Keeper {
         if self.leaving {
             self.ask_for_release(around, &mut step);
         }
-        self.book.prune(&replica::members_of(self.replica.durable()), around);
+        let members = replica::members_of(self.replica.durable());
+        self.book.prune(&members, around);
+        self.disks.prune(&members);
         self.go_on(store, now, &mut step);
         step
     }
@@ -429,7 +459,24 @@ impl Keeper {
             let Some(to) = self.book.contact(&id).cloned() else { continue };
             let named: Vec<Member> = letters.iter().flat_map(|letter| letter.body.names()).collect();
             let contacts = self.addresses(&named);
-            step.calls.push((to, Request::Letters { letters, contacts }));
+            step.calls.push((to, Request::Letters { letters, contacts, age: Age::default() }));
+        }
+    }
+
+    /// Rule 16: whether a letter may be from the disk that its sender is known to have, and not from an older copy of it.
+    fn heeds(&mut self, from: Member, boot: u64, age: Age, step: &mut Step) -> bool {
+        match self.disks.hear(from, boot, age) {
+            Heard::Same => true,
+            Heard::Newer => {
+                step.persist = true;
+                true
+            }
+            Heard::Older { is_news } => {
+                if is_news {
+                    step.events.push(Event::Restored(from));
+                }
+                false
+            }
         }
     }
 

@@ -94,7 +94,7 @@ impl Places {
 impl Unstable {
     /// Whether a member must be sent it: it does not have it, or only keeps it where that is not enough.
     pub(super) fn is_lacking(&self, place: Place) -> bool {
-        !self.at.has(place) && !(self.is_done && self.kept.has(place))
+        !(self.at.has(place) || self.is_done && self.kept.has(place))
     }
 }
 

@@ -211,6 +211,10 @@ pub enum Event {
     MajorityAnswers(Name),
     /// Somebody says that this node is older than itself, or another: its directory is a restored copy (rule 16).
     Unacceptable,
+    /// The directory of this member is an older copy of the one that it had: what it says is not heeded (rule 16).
+    Restored(Member),
+    /// Somebody says that of this node.
+    IsRestored,
 }
 
 /// What is to be done after a call of the machine.

@@ -70,7 +70,7 @@ pub enum NotSynced {
 /// An old copy of a disk.
 ///
 /// Rule 16 of the views knows such a copy by its boot count, if its owner has started since it was made, and others have heard
-/// of that. A younger copy is a broken promise that nobody can see.
+/// of that. Of a younger one keepers know that it has fewer transactions than they were told; a replica by itself does not.
 #[derive(Debug, Clone)]
 pub struct Backup {
     newest: Newest,
@@ -184,6 +184,11 @@ impl Disk {
     /// Whether everything up to this step is on disk.
     pub fn is_durable(&self, step: u64) -> bool {
         step <= self.durable
+    }
+
+    /// How many steps have been durable, ever.
+    pub fn steps(&self) -> u64 {
+        self.durable
     }
 
     /// Begins to write all pending steps in one transaction.

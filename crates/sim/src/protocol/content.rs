@@ -91,6 +91,10 @@ impl World<'_> {
             if let Told::Followed(_, next) = &event {
                 self.service.followed(next);
             }
+            // No disk here is put back from a copy.
+            if matches!(event, Told::Restored(_) | Told::IsRestored) && self.setup.negligence.is_none() {
+                self.checker.violated("disks_go_on", told(&event));
+            }
             self.tell_change(|world| format!("{}: {}", world.hosts[host].name(), told(&event)));
         }
     }
@@ -160,5 +164,7 @@ fn told(event: &Told) -> String {
         Told::Fenced(view) => format!("{} has been pushed aside", name(view)),
         Told::MajorityAnswers(view) => format!("a majority of {} answers", name(view)),
         Told::Unacceptable => "somebody is another member than was thought".to_owned(),
+        Told::Restored(member) => format!("the disk of {} is an older copy", member.id.short()),
+        Told::IsRestored => "its disk is an older copy, somebody says".to_owned(),
     }
 }

@@ -25,6 +25,8 @@ const FULL_FOR: std::ops::RangeInclusive<u64> = 500 * MS..=8_000 * MS;
 pub(crate) struct Shelf {
     pub(crate) keeper: Keeper,
     pub(crate) disk: Disk,
+    /// How many steps the disk had when this life began.
+    began: u64,
     /// Who waits for which operation.
     pub(crate) waiting: BTreeMap<Token, (Id, Back)>,
     /// What waits for the disk, each with the step that it waits for.
@@ -46,10 +48,14 @@ impl Shelf {
     fn new(me: Contact, mut disk: Disk, incarnation: u64, settings: keeper::Settings) -> Shelf {
         let keeper = match disk.durable().cloned() {
             None => Keeper::new(me, incarnation, settings),
-            Some(replica) => Keeper::restored(me, keeper::Durable { replica, contacts: Vec::new() }, settings),
+            Some(replica) => {
+                let (contacts, disks) = (Vec::new(), BTreeMap::new());
+                Keeper::restored(me, keeper::Durable { replica, contacts, disks }, settings)
+            }
         };
+        let began = disk.steps();
         let changed = disk.end_step(Some(keeper.replica().durable().clone()));
-        Shelf { keeper, disk, waiting: BTreeMap::new(), leaving: VecDeque::new(), changed }
+        Shelf { keeper, disk, began, waiting: BTreeMap::new(), leaving: VecDeque::new(), changed }
     }
 
     /// What this machine was in the middle of is void.
@@ -97,15 +103,17 @@ impl World<'_> {
         }
     }
 
-    /// A machine starts again, with what its disk has. Addresses are hints, and it has them as they were.
+    /// A machine starts again, with what its disk has. Addresses are hints, and it has them as they were; so it has what it was told of
+    /// others' disks.
     pub(crate) fn reopen_shelf(&mut self, host: usize) {
         let Some(settings) = self.setup.content.clone() else { return };
         let me = self.hosts[host].chord.me().clone();
         let Some(mut shelf) = self.hosts[host].shelf.take() else { return };
-        let keeper::Durable { contacts, .. } = shelf.keeper.durable();
+        let keeper::Durable { contacts, disks, .. } = shelf.keeper.durable();
+        shelf.began = shelf.disk.steps();
         shelf.keeper = match shelf.disk.durable().cloned() {
             None => Keeper::new(me, shelf.keeper.me().incarnation, settings),
-            Some(replica) => Keeper::restored(me, keeper::Durable { replica, contacts }, settings),
+            Some(replica) => Keeper::restored(me, keeper::Durable { replica, contacts, disks }, settings),
         };
         shelf.changed = shelf.disk.end_step(Some(shelf.keeper.replica().durable().clone()));
         shelf.interrupt();
@@ -149,7 +157,15 @@ impl World<'_> {
         self.tell_events(host, events);
     }
 
-    fn part(&mut self, host: usize, parting: Parting) {
+    fn part(&mut self, host: usize, mut parting: Parting) {
+        if let Some(shelf) = &self.hosts[host].shelf {
+            let age = keeper::Age { life: self.hosts[host].life, began: shelf.began, durable: shelf.disk.steps() };
+            match &mut parting {
+                Parting::Question(_, request) => request.leave_at(age),
+                Parting::Answer(_, Reply::Kept(reply)) => reply.leave_at(age),
+                Parting::Answer(..) => {}
+            }
+        }
         match parting {
             Parting::Question(place, request) => {
                 let (chord, life) = (&self.hosts[host].chord, self.hosts[host].life);

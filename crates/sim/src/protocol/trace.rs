@@ -221,6 +221,7 @@ pub(crate) fn answer(reply: &Reply) -> String {
             let words: Vec<String> = letters.iter().map(|it| letter_back(&it.body)).collect();
             words.join("; ")
         }
+        Reply::Kept(keeper::Reply::Restored) => "no: your disk is an older copy".to_owned(),
         Reply::Refused(refusal) => format!("no: {refusal}"),
     }
 }

@@ -1,15 +1,13 @@
 //! put, get, cas, export and import on real processes.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{Lab, Ran, eventually, fields, raw, send, sha256, signal};
+use crate::common::{Lab, Ran, eventually, fields, raw, send, sha256, signal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

@@ -1,11 +1,9 @@
 //! Pointers that were rewired by hand: the ring heals, and nothing is lost.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Lab, addr_of, escape, eventually, exchange, get, get_json, rewire, send};
+use crate::common::{Lab, addr_of, escape, eventually, exchange, get, get_json, rewire, send};
 use serde_json::json;
 
 /// Asks each value of some node, whatever state the pointers are in.
@@ -143,7 +141,7 @@ fn the_last_one_alive_says_that_it_is_cut_off_and_can_be_made_a_ring() {
     // Of the others, who kept what it keeps too, no majority answers: it says so, and tells nothing that may be old.
     let reason = get(&addr, "/health/ready").problem(503, "not-ready");
     assert!(reason["detail"].as_str().unwrap().contains("serve"), "{reason}");
-    get(&addr, &format!("/dht/lookup?value={}", common::escape(&values[0]))).problem(503, "unavailable");
+    get(&addr, &format!("/dht/lookup?value={}", crate::common::escape(&values[0]))).problem(503, "unavailable");
     // And when the others do come back after all, nothing of either side is lost.
     lab.ok(&["start", "--all"]);
     lab.heals();

@@ -1,10 +1,8 @@
 //! `POST /kv` on real processes: many records in one request.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
+use crate::common::{Daemon, Lab, Raw, get_json, raw, send, sha256};
 use chordal::node::mint;
-use common::{Daemon, Lab, Raw, get_json, raw, send, sha256};
 use serde_json::{Value, json};
 
 fn lines(addr: &str, records: &[Value]) -> Vec<Value> {
@@ -82,7 +80,7 @@ fn a_ring_of_three_with_a_dead_node_goes_on_taking_writes() {
     let others = ["00", "01"]
         .map(|id| Daemon::start(lab.path(), &["--memory", "--lab", "--id", id, "--bootstrap", &first.addr]));
     let addr = first.addr.clone();
-    common::eventually("each value is on three", std::time::Duration::from_secs(60), || {
+    crate::common::eventually("each value is on three", std::time::Duration::from_secs(60), || {
         let views = get_json(&addr, "/nodeinfo")["views"].as_array()?.clone();
         views.iter().all(|view| view["members"].as_array().is_some_and(|members| members.len() == 3)).then_some(())
     });
@@ -92,7 +90,7 @@ fn a_ring_of_three_with_a_dead_node_goes_on_taking_writes() {
     for keys in keys.chunks(1_000) {
         let mut open: Vec<&String> = keys.iter().collect();
         // Where a view changes its records are to be sent again.
-        common::eventually("all are stored", std::time::Duration::from_secs(60), || {
+        crate::common::eventually("all are stored", std::time::Duration::from_secs(60), || {
             let records: Vec<Value> = open.iter().map(|key| json!({"key": key, "value": "v"})).collect();
             let answers = lines(&addr, &records);
             let mut done = answers.iter().map(|answer| answer["status"] == 204);

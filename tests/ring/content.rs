@@ -1,9 +1,7 @@
 //! Values: stored, found, overwritten and deleted through any node, and where they lie.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Lab, escape, exchange, fields, get, get_json, send, sha256, version, whole_db};
+use crate::common::{Lab, escape, exchange, fields, get, get_json, send, sha256, version, whole_db};
 use serde_json::{Value, json};
 
 /// Texts that something on the way could take for something else.
@@ -141,7 +139,7 @@ fn bytes_that_are_no_text_stand_as_base64() {
     let stored = send("POST", &addrs[0], "/dht/store", &json!({ "value": bytes })).expect(200);
     let id = sha256([0, 255, 128, 255]);
     assert_eq!(stored["id"], id);
-    let owner = common::addr_of(&stored["owner"]);
+    let owner = crate::common::addr_of(&stored["owner"]);
     let found = get_json(&owner, &format!("/get/{id}"));
     assert_eq!((&found["key"], &found["value"]), (&bytes, &bytes));
     assert!(whole_db(&owner, 10).iter().any(|item| item["id"] == id && item["value"] == bytes));

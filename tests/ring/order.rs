@@ -1,11 +1,9 @@
 //! The ring's order, and who owns what, against a computation that knows nothing but the addresses.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::{Lab, addr_of, fields, get, get_json, sha256};
+use crate::common::{Lab, addr_of, fields, get, get_json, sha256};
 use serde_json::Value;
 
 /// How many successors a node keeps (the daemon's default).
@@ -128,7 +126,7 @@ fn a_key_is_found_by_the_hash_of_its_text() {
     let model = lab.model();
     for key in ["k", "a/b c+d%?&=", "Grüße", "100%"] {
         for from in lab.addrs() {
-            let found = get_json(&from, &format!("/find?key={}", common::escape(key)));
+            let found = get_json(&from, &format!("/find?key={}", crate::common::escape(key)));
             assert_eq!(found["id"], sha256(key));
             assert_eq!(addr_of(&found["owner"]), model.owner(&sha256(key)), "{key}");
         }
@@ -175,7 +173,7 @@ fn other_rings_take_no_node_that_is_placed_by_hand() {
     assert!(!refused.ok);
     assert!(refused.stderr.trim_end().lines().last().unwrap().contains("--lab"), "{refused:?}");
     assert_eq!(lab.state(), before);
-    assert_eq!(common::processes_of(lab.path()).len(), 2);
+    assert_eq!(crate::common::processes_of(lab.path()).len(), 2);
     assert!(!lab.tasks(&["add", "--id", "40"]).ok, "--id needs --lab");
     lab.heals();
 }

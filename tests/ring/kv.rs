@@ -1,16 +1,14 @@
 //! /kv on real processes: values in HTTP's own words, through any node.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{Lab, Raw, escape, eventually, get_json, raw, send, sha256, signal};
 use chordal::client::{Deleted, NodeClient, Outcome};
 use chordal::node::mint;
 use chordal_protocol::Condition;
-use common::{Lab, Raw, escape, eventually, get_json, raw, send, sha256, signal};
 use nix::sys::signal::Signal;
 use rand::seq::IndexedRandom as _;
 use serde_json::json;

@@ -1,12 +1,10 @@
 //! Nodes that leave, die, come back and join, and what becomes of the values.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::net::TcpListener;
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Daemon, Lab, Place, addr_of, escape, eventually, exchange, fields, get, get_json, processes_of, runs, send, sha256,
     signal, version, whole_db,
 };
@@ -303,7 +301,7 @@ fn a_node_joins_when_a_member_is_asked_to_take_it() {
     lab.heals();
     let doctor = lab.json(&["doctor"]);
     assert_eq!(doctor["nodes"], 4);
-    let model = common::Model::of(&[members.clone(), vec![joiner.addr.clone()]].concat());
+    let model = crate::common::Model::of(&[members.clone(), vec![joiner.addr.clone()]].concat());
     assert_eq!(addr_of(&get_json(&joiner.addr, "/pred")), owner);
     assert_eq!(addr_of(&get_json(&joiner.addr, "/succ")), model.after(&joiner.addr, 1));
     let expected = values.iter().filter(|value| model.owner(&sha256(value)) == joiner.addr).count();
@@ -413,7 +411,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
 /// Nodes that are wired by hand to a ring in the order of their ids, as in the first lab.
 fn wired_by_hand<const N: usize>(dir: &std::path::Path) -> Vec<Daemon> {
     let addrs = free_ports::<N>().map(|port| format!("127.0.0.1:{port}"));
-    let model = common::Model::of(&addrs);
+    let model = crate::common::Model::of(&addrs);
     let start = |addr: &String| {
         let port = addr.rsplit_once(':').unwrap().1;
         let (pred, succ) = (model.before(addr), model.after(addr, 1));
@@ -427,7 +425,7 @@ fn wired_by_hand<const N: usize>(dir: &std::path::Path) -> Vec<Daemon> {
 
 fn is_one_ring(nodes: &[Daemon]) {
     let addrs: Vec<String> = nodes.iter().map(|node| node.addr.clone()).collect();
-    let model = common::Model::of(&addrs);
+    let model = crate::common::Model::of(&addrs);
     let points = |addr: &str, route: &str, to: &str| {
         let answer = get(addr, route);
         answer.status == 200 && addr_of(&answer.json()) == to

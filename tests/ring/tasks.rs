@@ -1,13 +1,11 @@
 //! `tasks` as people meet it: anywhere, several at once, interrupted.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Lab, Ran, addr_of, eventually, fields, get, processes_of, runs, signal};
+use crate::common::{Lab, Ran, addr_of, eventually, fields, get, processes_of, runs, signal};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -167,7 +165,7 @@ fn the_monitor_shows_who_holds_what() {
         assert_eq!((&row["id"], row["addr"].as_str().unwrap()), (&node["id"], addr_of(&node).as_str()));
         assert_eq!(row["status"], node["status"]);
         if node["status"] == "running" {
-            assert_eq!(row["keys"], common::whole_db(&addr_of(&node), 1000).len());
+            assert_eq!(row["keys"], crate::common::whole_db(&addr_of(&node), 1000).len());
             keys += row["keys"].as_u64().unwrap();
         } else {
             assert_eq!((&row["keys"], &row["share"], &row["succ"]), (&Value::Null, &Value::Null, &Value::Null));

@@ -1,8 +1,6 @@
 //! `tasks boot`, `reboot` and `killall`: a ring begins, begins anew, and ends.
 
-mod common;
-
-use common::{Lab, addr_of, get_json, processes_of, runs, sha256};
+use crate::common::{Lab, addr_of, get_json, processes_of, runs, sha256};
 
 #[test]
 fn boot_wires_two_nodes_as_each_others_neighbours() {
@@ -29,7 +27,7 @@ fn the_state_file_tells_what_boot_has_started() {
     assert!(booted["seconds"].as_f64().unwrap() > 0.0);
     for (node, name) in lab.nodes().iter().zip(["node-1", "node-2"]) {
         assert_eq!(
-            common::fields(node),
+            crate::common::fields(node),
             ["data_dir", "host", "id", "log", "name", "pid", "port", "started", "status"],
             "{node}"
         );
@@ -118,7 +116,7 @@ fn killall_leaves_nothing_behind() {
 #[test]
 fn killall_ends_paused_nodes_too() {
     let lab = Lab::with_nodes(2);
-    common::signal(lab.node("node-1")["pid"].as_u64().unwrap(), nix::sys::signal::Signal::SIGSTOP);
+    crate::common::signal(lab.node("node-1")["pid"].as_u64().unwrap(), nix::sys::signal::Signal::SIGSTOP);
     assert_eq!(lab.json(&["killall"])["killed"], 2);
     assert_eq!(processes_of(lab.path()), [0; 0]);
 }

@@ -1,14 +1,12 @@
 //! `chordal` without a state file: operations on a ring of which a node is known, and starts that join or say why not.
 
-mod common;
-
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Lab, Ran, eventually, get, get_json};
+use crate::common::{Daemon, Lab, Ran, eventually, get, get_json};
 use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,7 +62,7 @@ fn values_go_in_and_come_out_byte_for_byte() {
     assert!(error.contains("has a value already") && error.contains("1-1"), "{error}");
     assert_eq!(run(&["get", "text"], b"", 0).0, b"a value");
     let info = String::from_utf8(run(&["info"], b"", 0).0).unwrap();
-    let id = common::sha256(&node.addr);
+    let id = crate::common::sha256(&node.addr);
     for expected in [&*id, &node.addr, "joined, ready", "4 served", "successors", "predecessor"] {
         assert!(info.contains(expected), "{expected}: {info}");
     }
@@ -150,12 +148,12 @@ fn a_write_without_an_outcome_has_a_status_of_its_own() {
     let (asked, paused) = (port(&addrs[0]), lab.node(&lab.name_at(&addrs[1]))["pid"].as_u64().unwrap());
     chordal(lab.path(), &["put", "--port", asked, "key", "value"], b"", 0);
     // Two nodes keep everything, and both are needed.
-    common::signal(paused, Signal::SIGSTOP);
+    crate::common::signal(paused, Signal::SIGSTOP);
     let (_, error) = chordal(lab.path(), &["put", "--port", asked, "--timeout", "3s", "key", "other"], b"", 5);
     assert!(error.contains("may or may not have happened"), "{error}");
     let (_, error) = chordal(lab.path(), &["get", "--port", asked, "--timeout", "3s", "key"], b"", 4);
     assert!(error.contains("nothing has changed"), "{error}");
-    common::signal(paused, Signal::SIGCONT);
+    crate::common::signal(paused, Signal::SIGCONT);
 }
 
 #[test]
@@ -239,7 +237,7 @@ fn a_node_that_shall_try_for_ever_joins_when_somebody_comes() {
         // More often than it would by itself.
         eventually("it has tried nine times", PATIENCE, || text(log).contains("attempt=9").then_some(()));
     }
-    common::signal(ended.0.id().into(), Signal::SIGTERM);
+    crate::common::signal(ended.0.id().into(), Signal::SIGTERM);
     assert_eq!(ended.0.wait().unwrap().code(), Some(0), "{}", text("ended"));
     let node = Daemon::start(lab.path(), &["--memory", "--port", &coming]);
     eventually("it has joined", PATIENCE, || text("waits").contains(" is ready, id ").then_some(()));
@@ -263,7 +261,7 @@ fn a_ring_where_all_keep_all_takes_no_more_than_it_can() {
     // Neither by an invitation.
     let alone = Daemon::start(lab.path(), &["--memory"]);
     let named = serde_json::json!({ "host": "127.0.0.1", "port": port(&alone.addr).parse::<u16>().unwrap() });
-    let problem = common::send("POST", contact, "/dht/join", &named).problem(409, "conflict");
+    let problem = crate::common::send("POST", contact, "/dht/join", &named).problem(409, "conflict");
     assert!(problem["detail"].as_str().unwrap().contains("takes 16 nodes"), "{problem}");
     assert_eq!(get_json(&alone.addr, "/nodeinfo")["succ"], serde_json::Value::Null, "it stays where it is");
 }
@@ -288,13 +286,13 @@ fn contacts_are_known_after_a_restart_when_those_who_were_named_are_gone() {
     let mut node = Daemon::start(lab.path(), &args);
     let ring = get_json(&node.addr, "/nodeinfo")["ring"].clone();
     // In order: it has left, and joins anew.
-    common::signal(node.child.id().into(), Signal::SIGTERM);
+    crate::common::signal(node.child.id().into(), Signal::SIGTERM);
     assert_eq!(node.child.wait().unwrap().code(), Some(0));
     drop(first);
     let node = Daemon::start(lab.path(), &args);
     let info = get_json(&node.addr, "/nodeinfo");
     assert_eq!(info["ring"], ring);
-    assert!(others.iter().any(|other| common::addr_of(&info["succ"]) == other.addr), "{info}");
+    assert!(others.iter().any(|other| crate::common::addr_of(&info["succ"]) == other.addr), "{info}");
     // By a crash: it goes on as the member that it was.
     drop(node);
     let node = Daemon::start(lab.path(), &args);

@@ -1,9 +1,7 @@
 //! Every route of the labs, with its exact fields, on real nodes.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
-use common::{Daemon, Lab, Place, addr_of, exchange, fields, get, get_json, send, sha256, version};
+use crate::common::{Daemon, Lab, Place, addr_of, exchange, fields, get, get_json, send, sha256, version};
 use serde_json::{Value, json};
 
 const NODE: [&str; 4] = ["host", "id", "name", "port"];
@@ -123,7 +121,7 @@ fn store_lookup_and_delete_say_what_they_did() {
     for number in 0..12 {
         let (key, through) = (format!("key {number}"), &addrs[number % 3]);
         let owner = model.owner(&sha256(&key));
-        let path = |route: &str| format!("{route}?key={}", common::escape(&key));
+        let path = |route: &str| format!("{route}?key={}", crate::common::escape(&key));
         let stored = send("POST", through, "/dht/store", &json!({"value": "v", "key": key})).expect(200);
         assert_eq!(fields(&stored), ["hops", "id", "owner", "version"]);
         assert_eq!(stored["id"], sha256(&key));
@@ -166,7 +164,7 @@ fn the_auxiliary_routes_act_as_the_owner_or_say_who_is() {
         assert_eq!(fields(&got), ["hops", "id", "key", "owner", "value", "version"]);
         assert_eq!((&got["key"], &got["value"]), (&key.as_str().into(), &"v".into()));
         for other in &addrs {
-            assert_eq!(get_json(other, &format!("/dht/lookup?key={}", common::escape(&key)))["value"], "v");
+            assert_eq!(get_json(other, &format!("/dht/lookup?key={}", crate::common::escape(&key)))["value"], "v");
         }
         let deleted = exchange("DELETE", owner, &format!("/db/{id}"), None).expect(200);
         assert!(version(&deleted) > version(&inserted));
@@ -238,7 +236,7 @@ fn gets_that_change_something_are_for_lessons() {
     let mut node = Daemon::start(dir.path(), &["--memory", "--lab"]);
     assert_eq!(get_json(&node.addr, "/nodeinfo")["lab"], true);
     for text in ["plain", "a/b/c", "a+b", "Grüße & 100%"] {
-        let escaped = text.split('/').map(common::escape).collect::<Vec<_>>().join("/");
+        let escaped = text.split('/').map(crate::common::escape).collect::<Vec<_>>().join("/");
         let stored = get_json(&node.addr, &format!("/store/{escaped}"));
         assert_eq!(fields(&stored), ["hops", "id", "owner", "version"]);
         assert_eq!(stored["id"], sha256(text));
@@ -251,13 +249,14 @@ fn gets_that_change_something_are_for_lessons() {
     get(&node.addr, "/lookup/by-head").problem(404, "no-such-value");
     assert!(node.child.try_wait().unwrap().is_none());
     get(&node.addr, "/dht/leave").problem(409, "conflict");
-    for item in common::whole_db(&node.addr, 10) {
+    for item in crate::common::whole_db(&node.addr, 10) {
         exchange("DELETE", &node.addr, &format!("/db/{}", item["id"].as_str().unwrap()), None).expect(200);
     }
     let left = get_json(&node.addr, "/dht/leave");
     is_node(&left["left"], &node.addr);
-    let ended =
-        common::eventually("the node has ended", std::time::Duration::from_secs(10), || node.child.try_wait().unwrap());
+    let ended = crate::common::eventually("the node has ended", std::time::Duration::from_secs(10), || {
+        node.child.try_wait().unwrap()
+    });
     assert!(ended.success(), "{ended}");
 }
 

@@ -1,12 +1,10 @@
 //! `tasks simulate overlay` as people meet it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::fs;
 use std::time::Duration;
 
-use common::{Lab, eventually, signal};
+use crate::common::{Lab, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

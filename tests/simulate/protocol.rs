@@ -1,11 +1,9 @@
 //! `tasks simulate protocol` as people meet it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::fs;
 
-use common::Lab;
+use crate::common::Lab;
 use serde_json::Value;
 
 fn simulate<'a>(args: &[&'a str]) -> Vec<&'a str> {

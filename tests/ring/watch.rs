@@ -1,14 +1,12 @@
 //! `tasks doctor --watch` on real rings: a line for each look, what changed between them, and how it ends.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod common;
-
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Lab, signal};
+use crate::common::{Daemon, Lab, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -1,12 +1,10 @@
 //! Rings that stop whole, in order or not, and are started again.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Lab, addr_of, eventually, get, signal, try_exchange};
+use crate::common::{Lab, addr_of, eventually, get, signal, try_exchange};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
