@@ -438,7 +438,7 @@ impl Joining {
         for key in 0..40 {
             net.put(0x80 + key, 0, u64::from(key));
         }
-        let name = net.view_of(&id(0x80)).unwrap().name();
+        let name = net.view_of(&id(0x80)).expect("a view").name();
         let mut joining = Joining { net, name, written: BTreeMap::new(), last: 0, asked: Vec::new() };
         joining.propose();
         joining
@@ -459,7 +459,7 @@ impl Joining {
         let write = Write { id: id(key), key: None, content, condition: Condition::Always, request };
         let now = Time(self.net.now);
         self.net.asked += 1;
-        let (token, node) = (self.net.asked, self.net.nodes.get_mut(&0).unwrap());
+        let (token, node) = (self.net.asked, self.net.nodes.get_mut(&0).expect("a node"));
         let step = node.replica.operate(&mut node.store, now, Token(token), Operation::Write(write));
         self.net.step(0, step);
         self.written.insert(key, (!is_delete).then_some(self.last));
