@@ -4,6 +4,7 @@
 pub(crate) mod clients;
 
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -141,11 +142,11 @@ impl Ring {
         Duration::from_millis(10 * self.pids.iter().filter_map(ticks).sum::<u64>())
     }
 
-    /// How many bytes lie in the data directories of all its nodes together, as files count them.
+    /// How many bytes the data directories of all its nodes together take on disk: files have holes.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         let files = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
         let nodes = files(self.dir.path().join("data")).map(|node| node.path());
-        nodes.flat_map(files).filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+        nodes.flat_map(files).filter_map(|file| file.metadata().ok()).map(|file| 512 * file.blocks()).sum()
     }
 
     pub(crate) fn tasks(&self, args: &[&str]) {
