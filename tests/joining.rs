@@ -63,7 +63,7 @@ fn a_join_into_a_range_that_holds_much_sends_it_while_it_is_served() {
         let stored = raw("PUT", &first.addr, &format!("/kv/{key}"), &[], &[b'v'; VALUE]);
         assert!(matches!(stored.status, 201 | 204), "{stored:?}");
     }
-    let moves = |key: &&String| sha256(key) .as_str() >= JOINER;
+    let moves = |key: &&String| sha256(key).as_str() >= JOINER;
     // What is written over is not looked at in the end.
     let (busy, resting): (Vec<String>, Vec<String>) =
         keys.iter().filter(moves).cloned().partition(|key| key.ends_with(['3', '7']));
