@@ -49,7 +49,7 @@ fn client(addr: &str, keys: &[String], stops: &AtomicBool) -> Seen {
 
 #[test]
 fn a_join_into_a_range_that_holds_much_sends_it_while_it_is_served() {
-    let mib: usize = std::env::var(SIZE).ok().and_then(|size| size.parse().ok()).unwrap_or(12);
+    let mib: usize = std::env::var(SIZE).ok().and_then(|size| size.parse().ok()).unwrap_or(6);
     let lab = Lab::empty();
     let first = Daemon::start(lab.path(), &["--lab", "--id", "02"]);
     let join = |id: &str| Daemon::start(lab.path(), &["--lab", "--id", id, "--bootstrap", &first.addr]);
@@ -66,8 +66,8 @@ fn a_join_into_a_range_that_holds_much_sends_it_while_it_is_served() {
     let moves = |key: &&String| sha256(key).as_str() >= JOINER;
     // What is written over is not looked at in the end.
     let (busy, resting): (Vec<String>, Vec<String>) =
-        keys.iter().filter(moves).cloned().partition(|key| key.ends_with('7'));
-    assert!(busy.len() > 2 && resting.len() > 20);
+        keys.iter().filter(moves).cloned().partition(|key| key.ends_with(['3', '7']));
+    assert!(busy.len() > 2 && resting.len() > 15);
     let stops = Arc::new(AtomicBool::new(false));
     let works = {
         let (stops, addr) = (Arc::clone(&stops), first.addr.clone());
