@@ -9,40 +9,38 @@
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
 
 mod fenced;
+mod forgets;
 mod line;
 mod our_disk;
 mod recovery;
+mod seen;
 mod standing;
 #[cfg(test)]
 #[path = "keeping_tests.rs"]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
-use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Member, Name, Operation, Refusal, Token, View};
+use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Name, Operation, Refusal, Token};
 use chordal_protocol::{Contact, Id, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
+use forgets::Forgets;
 use line::Line;
 use our_disk::OurDisk;
 pub(crate) use our_disk::RESTORED;
 pub(crate) use recovery::{NotRecovered, Recovery};
+pub(crate) use seen::{Moved, Seen, SeenView};
 use standing::Standing;
 
 /// The name under which the keeper's state is stored.
 const STATE: &str = "keeper";
-
-/// For how long the outcome of a request is remembered at least, so that one that is sent again is not done again.
-const REMEMBERS_FOR: Duration = Duration::from_secs(15 * 60);
-
-/// How often outcomes are forgotten.
-const FORGETS_EVERY: Duration = Duration::from_secs(60);
 
 /// How long to wait before asking a store that fails again.
 const STORE_PAUSE: Duration = Duration::from_millis(100);
@@ -91,68 +89,6 @@ pub(crate) enum Job {
     Recover { recovery: Recovery, done: Reply<Result<(), NotRecovered>> },
     /// Write down a piece of state that is no keeper's.
     State { name: &'static str, bytes: Vec<u8>, done: Reply<()> },
-}
-
-/// A view as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SeenView {
-    pub(crate) view: View,
-    pub(crate) installed: bool,
-    /// Since when it is sealed, as far as was seen.
-    pub(crate) sealed: Option<Instant>,
-    /// Whether this node serves it now.
-    pub(crate) leads: bool,
-    /// As of the last beat: how many writes of a view that is served here are not known to be at all its members.
-    pub(crate) lag: usize,
-}
-
-/// What can be seen of the keeper without asking the thread.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Seen {
-    pub(crate) me: Option<Member>,
-    pub(crate) views: Vec<SeenView>,
-    /// Whether it keeps nothing for anybody.
-    pub(crate) released: bool,
-    /// Whether it has never kept anything.
-    pub(crate) is_new: bool,
-    /// Whether others know this node's data directory from later.
-    pub(crate) is_restored: bool,
-    /// Where members can be asked.
-    pub(crate) contacts: BTreeMap<Id, Contact>,
-}
-
-impl Seen {
-    /// Whether all of this range is served here.
-    pub(crate) fn serves(&self, range: &Interval) -> bool {
-        self.covers(range, |seen| seen.leads)
-    }
-
-    /// Whether all of this range is kept here, by whomever it is served.
-    pub(crate) fn keeps(&self, range: &Interval) -> bool {
-        self.covers(range, |seen| seen.installed)
-    }
-
-    fn covers(&self, range: &Interval, counts: impl Fn(&SeenView) -> bool) -> bool {
-        let mut rest = vec![*range];
-        for seen in self.views.iter().filter(|seen| counts(seen)) {
-            rest = rest.iter().flat_map(|part| part.minus(&seen.view.range)).collect();
-        }
-        rest.is_empty()
-    }
-
-    /// Whether this id is served here.
-    pub(crate) fn serves_id(&self, id: &Id) -> bool {
-        self.views.iter().any(|seen| seen.leads && seen.view.range.contains(id))
-    }
-}
-
-/// Something that moved, for people.
-#[derive(Debug, Clone)]
-pub(crate) struct Moved {
-    pub(crate) kind: &'static str,
-    pub(crate) range: Interval,
-    pub(crate) peer: Option<Contact>,
-    pub(crate) records: u64,
 }
 
 /// Where letters and news go.
@@ -378,33 +314,6 @@ impl Drop for Work {
     }
 }
 
-/// Up to when outcomes of requests are forgotten, so that they do not pile up.
-///
-/// A request that was minted before that is refused and not done again, so the mark must not run ahead of other nodes' clocks:
-/// it is what this node's clock said a while ago, and no later than what it says now less that while.
-#[derive(Default)]
-struct Forgets {
-    /// What the clock said, the latest last.
-    said: VecDeque<(Instant, u64)>,
-}
-
-impl Forgets {
-    /// Now and then the mark, in milliseconds since 1970, when the clock says this.
-    fn mark(&mut self, at: Instant, now: u64) -> Option<u64> {
-        let since = |then: &Instant| at.saturating_duration_since(*then);
-        if self.said.back().is_some_and(|(then, _)| since(then) < FORGETS_EVERY) {
-            return None;
-        }
-        self.said.push_back((at, now));
-        let mut mark = None;
-        while let Some((_, said)) = self.said.front().filter(|(then, _)| since(then) >= REMEMBERS_FOR) {
-            mark = Some(*said);
-            self.said.pop_front();
-        }
-        Some(mark?.min(now.saturating_sub(REMEMBERS_FOR.as_millis() as u64)))
-    }
-}
-
 impl Work {
     fn run(mut self) {
         self.put_fenced_aside();
@@ -605,70 +514,6 @@ impl Work {
             let _ = reply.send(Ok(told));
         }
     }
-
-    fn show(&mut self, events: &[Event], counts: bool) {
-        let before = Arc::clone(&self.tell.borrow());
-        for event in events {
-            log(event);
-            if let Some(moved) = self.moved(&before, event) {
-                self.outside.moved(moved);
-            }
-        }
-        let leads: Vec<_> = self.keeper.leads().map(View::name).collect();
-        let replica = self.keeper.replica();
-        let held = replica.durable().held.iter();
-        let views: Vec<SeenView> = held
-            .map(|(name, held)| {
-                let seen = before.views.iter().find(|seen| seen.view.name() == *name);
-                let since = seen.and_then(|seen| seen.sealed);
-                SeenView {
-                    view: held.view.clone(),
-                    installed: held.installed,
-                    sealed: held.promised.map(|_| since.unwrap_or_else(Instant::now)),
-                    leads: leads.contains(name),
-                    // It changes with each write, and who waits for a change of views is not to be woken by each.
-                    lag: if counts { replica.unstable(name) } else { seen.map_or(0, |seen| seen.lag) },
-                }
-            })
-            .collect();
-        let members = views.iter().flat_map(|seen| &seen.view.members);
-        let contacts = members.filter_map(|member| Some((member.id, self.keeper.contact(member)?.clone()))).collect();
-        let durable = self.keeper.replica().durable();
-        let is_new = durable.held.is_empty() && durable.over.is_empty() && durable.staged.is_empty();
-        let (released, is_restored) = (self.keeper.is_released(), self.keeper.is_restored());
-        let seen = Seen { me: Some(self.keeper.me()), views, released, is_new, is_restored, contacts };
-        self.tell.send_if_modified(|told| {
-            let is_new = **told != seen;
-            if is_new {
-                *told = Arc::new(seen);
-            }
-            is_new
-        });
-    }
-
-    /// What an event moves: what this node serves now and did not before, or served and does not any more.
-    fn moved(&self, before: &Seen, event: &Event) -> Option<Moved> {
-        let me = self.keeper.me();
-        let was_mine = |range: &Interval| {
-            before.views.iter().any(|seen| seen.view.primary == me && seen.view.range.overlaps(range))
-        };
-        match event {
-            Event::Installed(view) if view.primary == me && !was_mine(&view.range) => {
-                let held = self.keeper.replica().durable().held.get(&view.name());
-                let proposer = held.and_then(|held| held.base).map(|(_, ballot)| ballot.proposer)?;
-                let by_me = proposer == me;
-                let peer = if by_me { None } else { self.keeper.contact(&proposer).cloned() };
-                let records = self.store.count(&view.name().area()).unwrap_or_default();
-                Some(Moved { kind: if by_me { "taken" } else { "received" }, range: view.range, peer, records })
-            }
-            Event::Followed(name, successors) if was_mine(&name.range) => {
-                let next = successors.iter().find(|view| view.primary != me)?;
-                let peer = self.keeper.contact(&next.primary).cloned();
-                Some(Moved { kind: "given", range: next.range, peer, records: 0 })
-            }
-            _ => None,
-        }
-    }
 }
 
 fn do_job(
@@ -747,43 +592,4 @@ fn answering<T: Send + 'static>(reply: Reply<T>, said: T) -> Late {
         // Who has stopped waiting need not be told.
         let _ = reply.send(error.map_or(Ok(said), |error| Err(error.clone())));
     })
-}
-
-fn log(event: &Event) {
-    let range = |range: &Interval| format!("[{}, {})", range.lo.short(), range.hi.short());
-    match event {
-        Event::Installed(view) if view.forced => tracing::error!(
-            range = range(&view.range),
-            epoch = view.epoch,
-            "a view was made by force: what only its lost members had is lost"
-        ),
-        Event::Installed(view) => {
-            let members = view.members.len();
-            tracing::info!(range = range(&view.range), epoch = view.epoch, members, "installed a view");
-        }
-        Event::Followed(name, _) => tracing::debug!(range = range(&name.range), epoch = name.epoch, "a view is over"),
-        Event::Silent(name) => {
-            tracing::warn!(range = range(&name.range), epoch = name.epoch, "the primary is silent; taking over");
-        }
-        Event::Lagging(name, members) => {
-            let count = members.len();
-            tracing::warn!(range = range(&name.range), epoch = name.epoch, count, "members have missed many writes");
-        }
-        Event::SentAhead(name, members) => {
-            let count = members.len();
-            tracing::info!(range = range(&name.range), epoch = name.epoch, count, "content was sent ahead");
-        }
-        Event::Fenced(name) => {
-            tracing::error!(range = range(&name.range), epoch = name.epoch, "pushed aside by a view made by force");
-        }
-        Event::MajorityAnswers(name) => {
-            tracing::info!(range = range(&name.range), epoch = name.epoch, "a majority answers: nothing is forced");
-        }
-        Event::Unacceptable => tracing::debug!("somebody is another member than was thought"),
-        Event::Restored(member) => tracing::error!(
-            id = %member.id.short(),
-            "the data directory of a node is an older copy of the one that it had, and nothing that it says is heeded"
-        ),
-        Event::IsRestored => tracing::error!("{RESTORED}"),
-    }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use chordal_protocol::keeper::Settings;
-use chordal_protocol::replica::{self, Area};
+use chordal_protocol::replica::{self, Area, Member};
 use chordal_protocol::{Condition, Content, Record, RequestId, Write, Written};
 
 use super::line::{WAITING_BYTES, WAITING_JOBS};
