@@ -18,15 +18,17 @@ pub(crate) fn secret(task: &cli::Secret) -> Result<Report> {
     match task {
         cli::Secret::New { file, client } => new(file, client.as_deref()),
         cli::Secret::List { file } => report(file, &KeyFile::read(file)?, ""),
-        cli::Secret::Add { file } => {
-            change(file, add, "Give the file to all who have it, then `tasks secret promote`.")
+        cli::Secret::Add { file, client } => {
+            change((file, client.as_deref()), add, "Give the file to all who have it, then `tasks secret promote`.")
         }
-        cli::Secret::Promote { file } => change(
-            file,
+        cli::Secret::Promote { file, client } => change(
+            (file, client.as_deref()),
             |keys, _| keys.rotate_right(1),
             "Give the file to all who have it, then `tasks secret retire`.",
         ),
-        cli::Secret::Retire { file } => change(file, |keys, _| keys.truncate(1), "Give the file to all who have it."),
+        cli::Secret::Retire { file, client } => {
+            change((file, client.as_deref()), |keys, _| keys.truncate(1), "Give the file to all who have it.")
+        }
     }
 }
 
@@ -35,18 +37,22 @@ fn new(file: &Path, client: Option<&Path>) -> Result<Report> {
     add(&mut keys.node, Role::Node);
     add(&mut keys.client, Role::Client);
     write_new(file, &keys)?;
-    if let Some(client) = client {
-        let only = KeyFile { client: keys.client.clone(), ..KeyFile::default() };
-        if let Err(error) = write_new(client, &only) {
-            let _ = std::fs::remove_file(file);
-            return Err(error);
-        }
+    if let Some(client) = client
+        && let Err(error) = write_new(client, &of_clients(&keys))
+    {
+        let _ = std::fs::remove_file(file);
+        return Err(error);
     }
     report(file, &keys, &format!("Begin a ring with it: `tasks boot --secret-file {}`.", file.display()))
 }
 
-/// Does this to the keys of each role that has some.
-fn change(file: &Path, act: impl Fn(&mut Vec<NewKey>, Role), next: &str) -> Result<Report> {
+/// What those have who only store and look up.
+fn of_clients(keys: &KeyFile) -> KeyFile {
+    KeyFile { client: keys.client.clone(), ..KeyFile::default() }
+}
+
+/// Does this to the keys of each role that has some, and writes those of clients to a file of their own if there is to be one.
+fn change((file, client): (&Path, Option<&Path>), act: impl Fn(&mut Vec<NewKey>, Role), next: &str) -> Result<Report> {
     let mut keys = KeyFile::read(file)?;
     for (role, of_role) in
         [(Role::Node, &mut keys.node), (Role::Client, &mut keys.client), (Role::Reader, &mut keys.reader)]
@@ -55,19 +61,28 @@ fn change(file: &Path, act: impl Fn(&mut Vec<NewKey>, Role), next: &str) -> Resu
             act(of_role, role);
         }
     }
+    if let Some(client) = client {
+        // First, for it can be written once more: the step itself must not be made twice.
+        replace(client, &of_clients(&keys))?;
+    }
+    replace(file, &keys)?;
+    report(file, &keys, next)
+}
+
+/// Puts keys in the place of a file, if nodes can use them.
+fn replace(file: &Path, keys: &KeyFile) -> Result<()> {
     let beside = file.with_added_extension("new");
     // What a change that was cut short has left.
     let _ = std::fs::remove_file(&beside);
-    write_new(&beside, &keys)?;
+    write_new(&beside, keys)?;
     // What nodes could not use they shall not get to see.
     let replaced = KeyFile::read(&beside).map_err(anyhow::Error::from);
     let replaced = replaced
         .and_then(|_| std::fs::rename(&beside, file).with_context(|| format!("cannot replace {}", file.display())));
-    if let Err(error) = replaced {
+    if replaced.is_err() {
         let _ = std::fs::remove_file(&beside);
-        return Err(error);
     }
-    report(file, &keys, next)
+    replaced
 }
 
 fn add(keys: &mut Vec<NewKey>, role: Role) {

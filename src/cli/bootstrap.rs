@@ -122,6 +122,13 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
     let _lock = lock(&state)?;
     let listener = listen(&args).await?;
     let addr = listener.local_addr().map_err(|error| error.to_string())?;
+    if !addr.ip().is_loopback() {
+        tracing::warn!(
+            %addr,
+            "the service answers everybody who can reach it; its nodes listen on the loopback of this machine, so that nobody on \
+             another one can join through them (docs/bootstrap.md)"
+        );
+    }
     let node_port =
         args.node_port.unwrap_or_else(|| args.host_port.checked_add(1).filter(|_| args.host_port != 0).unwrap_or(0));
     let roster = Roster::new(state.clone(), node_host(&args.host_address), node_port, args.in_process);

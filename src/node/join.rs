@@ -15,9 +15,6 @@ pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Dura
 /// How long a bootstrap service may take to answer. One whose pool is empty starts a node first.
 pub(super) const SERVICE: Duration = Duration::from_secs(10);
 
-/// How many contacts are asked for their excuse when joining has failed.
-const BLAMED: usize = 3;
-
 /// The members that these sources stand for, as far as bootstrap services could be asked, without the node itself if it knows
 /// its address; and why there are not more. On a ring whose nodes find each other those on the local network are among them.
 pub(super) async fn members_of(
@@ -128,16 +125,15 @@ impl Node {
         let driver = &self.inner.driver;
         let client = NodeClient::with_timeout(SERVICE);
         let only_itself = !config.seeks() && config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
-        let mut contacts = Vec::new();
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
         let mut reason = String::new();
         for attempt in 1.. {
-            let (named, missing) = self.named(&client).await;
-            contacts = named;
+            let (mut contacts, missing) = self.named(&client).await;
             contacts.extend(left.iter().cloned());
+            let mut silent = None;
             if !contacts.is_empty() || only_itself {
-                self.check_room_through(&contacts).await.map_err(|error| StartError::Join(error.to_string()))?;
-                driver.run(Procedure::Join { contacts: contacts.clone() }).await;
+                silent = self.asked_for_room(&contacts).await.map_err(|error| StartError::Join(error.to_string()))?;
+                driver.run(Procedure::Join { contacts }).await;
             } else if let Some(missing) = missing {
                 reason = missing;
             }
@@ -148,7 +144,8 @@ impl Node {
                 if !failure.may_pass {
                     return Err(StartError::Join(failure.reason));
                 }
-                reason = failure.reason;
+                // Procedures know no more than that there was no answer; people want to know why.
+                reason = silent.unwrap_or(failure.reason);
             }
             let of = config.join_attempts.map_or("as many as it takes".to_owned(), |attempts| attempts.to_string());
             if config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
@@ -156,13 +153,6 @@ impl Node {
             }
             tracing::warn!(attempt, %of, %reason, "could not join; trying again");
             tokio::time::sleep(pauses.next()).await;
-        }
-        for contact in contacts.iter().take(BLAMED) {
-            // Procedures know no more than that there was no answer; people want to know why.
-            if let Err(no_answer) = driver.ask(contact, Request::Hello).await {
-                reason = format!("{contact} gives no answer that can be used: {no_answer}");
-                break;
-            }
         }
         let mut through = config.bootstrap.clone();
         through.extend(left.iter().map(|contact| contact.addr.clone()));
@@ -175,19 +165,25 @@ impl Node {
         )))
     }
 
-    /// Whether the ring of the first of these that answers takes one more node.
-    async fn check_room_through(&self, contacts: &[Contact]) -> Result<(), NodeError> {
+    /// Whether the ring of the first of these that answers takes one more node. If none of them is a member, what is wrong with the
+    /// first that gave no answer of use.
+    async fn asked_for_room(&self, contacts: &[Contact]) -> Result<Option<String>, NodeError> {
+        let mut silent = None;
         for contact in contacts {
-            let Ok(Reply::Hello { me, ring: Some(ring), membership }) =
-                self.inner.driver.ask(contact, Request::Hello).await
-            else {
-                continue;
-            };
-            if membership.is_member() {
-                return if ring.is_full() { self.check_room(&me, &self.contact().id).await } else { Ok(()) };
+            match self.inner.driver.ask(contact, Request::Hello).await {
+                Ok(Reply::Hello { me, ring: Some(ring), membership }) if membership.is_member() => {
+                    if ring.is_full() {
+                        self.check_room(&me, &self.contact().id).await?;
+                    }
+                    return Ok(None);
+                }
+                Ok(_) => {}
+                Err(no_answer) => {
+                    silent = silent.or(Some(format!("{contact} gives no answer that can be used: {no_answer}")));
+                }
             }
         }
-        Ok(())
+        Ok(silent)
     }
 
     /// Whether a ring in which every node keeps every value takes this newcomer, going round from one of its members. Two who ask

@@ -24,15 +24,24 @@ pub(crate) enum Secret {
     Add {
         /// The file.
         file: PathBuf,
+        /// Write the file of clients anew, too: that with nothing but the keys for clients.
+        #[arg(long, value_name = "FILE")]
+        client: Option<PathBuf>,
     },
     /// Second step, when all have the file with the new keys: the newest of each role signs.
     Promote {
         /// The file.
         file: PathBuf,
+        /// Write the file of clients anew, too: that with nothing but the keys for clients.
+        #[arg(long, value_name = "FILE")]
+        client: Option<PathBuf>,
     },
     /// Last step, when all have the file in which they sign: nothing but the keys that sign is accepted.
     Retire {
         /// The file.
         file: PathBuf,
+        /// Write the file of clients anew, too: that with nothing but the keys for clients.
+        #[arg(long, value_name = "FILE")]
+        client: Option<PathBuf>,
     },
 }

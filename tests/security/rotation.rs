@@ -22,7 +22,7 @@ fn ids(lab: &Lab, role: &str) -> Vec<String> {
 #[test]
 fn keys_are_replaced_without_stopping_the_ring() {
     let lab = Lab::empty();
-    lab.ok(&["secret", "new", "ring.secret"]);
+    lab.ok(&["secret", "new", "ring.secret", "--client", "client.secret"]);
     lab.ok(&["boot", "--secret-file", "ring.secret"]);
     let path = lab.path().join("ring.secret");
     let keys = Arc::new(KeyRing::open(&path).expect("keys"));
@@ -47,7 +47,7 @@ fn keys_are_replaced_without_stopping_the_ring() {
         };
         more(20);
         for step in ["add", "promote", "retire"] {
-            lab.ok(&["secret", step, "ring.secret"]);
+            lab.ok(&["secret", step, "ring.secret", "--client", "client.secret"]);
             for addr in &addrs {
                 // Each node must have seen the new file before the next step: what a person waits for, too.
                 seen(&lab, addr);
@@ -71,6 +71,10 @@ fn keys_are_replaced_without_stopping_the_ring() {
     assert!(error.to_string().contains("no key with the id"), "{error}");
     lab.ok(&["doctor", "--wait", "30s"]);
     lab.ok(&["add"]);
+    // Who has no more than the keys for clients has been given the new ones, and still no key of nodes.
+    lab.ok(&["--secret-file", "client.secret", "store", "of a client"]);
+    let of_clients = lab.json(&["secret", "list", "client.secret"]);
+    assert!(of_clients["keys"].as_array().is_some_and(|keys| keys.iter().all(|key| key["role"] == "client")));
 }
 
 /// Waits until a node has read the file in its present form: its log says so.
