@@ -141,6 +141,9 @@ impl<S: Store> Turn<'_, S> {
                 self.ask(me, Request::Forget { name });
                 continue;
             }
+            if is_old {
+                self.ask_what_became_of(&name, &value);
+            }
             let new = value.successors.iter().flat_map(|view| &view.members);
             let concerned: BTreeSet<Member> =
                 value.voters.iter().chain(new).copied().filter(|member| *member != me).collect();
@@ -159,6 +162,19 @@ impl<S: Store> Turn<'_, S> {
                 if remember.is_empty() {
                     self.ask(me, Request::Forget { name });
                 }
+            }
+        }
+    }
+
+    /// Most of those who follow may be gone for good, and never say that they know the decision. Those who have been told it may know
+    /// that what follows is over in its turn: then it has been known.
+    fn ask_what_became_of(&mut self, name: &Name, value: &super::Value) {
+        let told: Vec<Member> = self.replica.told.get(name).into_iter().flatten().copied().collect();
+        let open: Vec<Name> =
+            value.successors.iter().map(View::name).filter(|view| self.later_than(view).is_none()).collect();
+        for view in open {
+            for member in &told {
+                self.ask(*member, Request::Inquire { name: view });
             }
         }
     }
@@ -222,5 +238,58 @@ impl Replica {
     /// When a proposal of this node for this view was begun, if one is under way.
     pub fn proposing_since(&self, name: &Name) -> Option<Time> {
         self.proposals.get(name).map(|proposal| proposal.begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{Ballot, Letter, MemoryStore, Reply, Settings, Value};
+    use super::*;
+    use crate::{Id, Interval};
+
+    fn member(name: &str) -> Member {
+        Member { id: Id::of(name), incarnation: 1 }
+    }
+
+    fn view(epoch: u64, members: &[&str]) -> View {
+        let members: Vec<Member> = members.iter().map(|name| member(name)).collect();
+        let (range, primary) = (Interval::whole(Id::ZERO), members[0]);
+        View { range, epoch, members, primary, deferred: None, forced: false }
+    }
+
+    /// Found by the soak test: a node that was asked to leave never did, for it remembered a decision of long ago. Of those who
+    /// followed, one was left.
+    #[test]
+    fn a_decision_is_forgotten_though_most_who_followed_are_gone_once_somebody_knows_that_they_have_been_followed() {
+        let (before, after) = (view(1, &["me", "gone"]), view(2, &["gone", "also gone", "there"]));
+        let origin = Ballot { round: 1, proposer: member("me"), boot: 1 };
+        let (by, voters) = (before.name(), before.members.clone());
+        let value = Value { by, successors: vec![after], origin, absorbs: None, voters };
+        let settings = Settings::default();
+        let new = Replica::new(member("me"), settings.clone());
+        let durable =
+            super::super::Durable { decided: BTreeMap::from([(by, value)]), over: vec![by], ..new.durable().clone() };
+        let (mut me, mut there) =
+            (Replica::restored(durable, settings.clone()), Replica::new(member("there"), settings));
+        let (mut mine, mut theirs) = (MemoryStore::default(), MemoryStore::default());
+        let tick =
+            |me: &mut Replica, there: &mut Replica, mine: &mut MemoryStore, theirs: &mut MemoryStore, now: u64| {
+                let calls = me.tick(mine, Time(now)).calls;
+                for letter in calls.into_iter().filter(|letter| letter.to == member("there")) {
+                    let reply: Letter<Reply> = there.serve(theirs, Time(now), letter).0;
+                    me.hear(mine, Time(now), reply);
+                }
+            };
+        for now in (0..60_000).step_by(150) {
+            tick(&mut me, &mut there, &mut mine, &mut theirs, now);
+        }
+        assert!(!me.has_told_all(), "all who decided may have missed what most of those who follow were to know");
+        let _ = there.found(view(5, &["there"]));
+        for now in (60_000..62_000).step_by(150) {
+            tick(&mut me, &mut there, &mut mine, &mut theirs, now);
+        }
+        assert!(me.has_told_all() && me.durable().decided.is_empty());
     }
 }
