@@ -372,7 +372,7 @@ impl Keeper {
         }
         self.wish(store, now, around, &mut step);
         if self.leaving {
-            self.ask_for_release(around, &mut step);
+            self.ask_for_release(now, around, &mut step);
         }
         let members = replica::members_of(self.replica.durable());
         self.book.prune(&members, around);

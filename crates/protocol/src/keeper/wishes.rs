@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::circle::Circle;
-use super::{Around, Keeper, Request, Settings, Step};
+use super::{Age, Around, Keeper, Request, Settings, Step};
 use crate::replica::{Change, Group, Member, Name, Store, View};
 use crate::{Contact, Id, Time};
 
@@ -179,8 +179,9 @@ impl Keeper {
         changes
     }
 
-    /// While this node is leaving, those who may make it a member of something are told, and those whom it is a member with.
-    pub(super) fn ask_for_release(&mut self, around: &Around, step: &mut Step) {
+    /// While this node is leaving, those who may make it a member of something are told, and those whom it is a member with. If it
+    /// remembers a decision whose followers may all be gone for good, its neighbours are asked, who may keep what came after them.
+    pub(super) fn ask_for_release(&mut self, now: Time, around: &Around, step: &mut Step) {
         let me = self.me();
         let held = self.replica.durable().held.values();
         let primaries: Vec<Member> = held.map(|held| held.view.primary).filter(|primary| *primary != me).collect();
@@ -189,6 +190,15 @@ impl Keeper {
             if contact.id != self.me.id && !told.contains(contact) {
                 told.push(contact.clone());
             }
+        }
+        let unsettled = self.replica.unsettled();
+        for contact in &told {
+            let Some(member) = self.book.fresh(now, &contact.id, u64::MAX).filter(|_| !unsettled.is_empty()) else {
+                continue;
+            };
+            let letters = unsettled.iter().map(|name| self.replica.inquire_of(member, *name)).collect();
+            let (contacts, age) = (Vec::new(), Age::default());
+            step.calls.push((contact.clone(), Request::Letters { letters, contacts, age }));
         }
         step.calls.extend(told.into_iter().map(|contact| (contact, Request::Release(me))));
     }

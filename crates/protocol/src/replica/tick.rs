@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::change::Phase;
-use super::{Change, Event, Member, Name, Replica, Request, Step, Store, Turn, View};
+use super::{Change, Event, Letter, Member, Name, Replica, Request, Step, Store, Turn, View};
 use crate::Time;
 
 /// How many suspicion times a change may stand still before it is begun anew, under a higher ballot. On a machine that is
@@ -235,6 +235,17 @@ impl Replica {
         self.durable.decided.iter().all(|(name, value)| self.has_told(name, value))
     }
 
+    /// What follows decisions that this node remembers, where it cannot tell whether they have been known by enough.
+    pub fn unsettled(&self) -> Vec<Name> {
+        let open = self.durable.decided.iter().filter(|(name, value)| !self.has_told(name, value));
+        open.flat_map(|(_, value)| value.successors.iter().map(View::name)).collect()
+    }
+
+    /// Asks anybody what has become of a view.
+    pub fn inquire_of(&self, to: Member, name: Name) -> Letter<Request> {
+        Letter { from: self.durable.me, boot: self.durable.boot, to, body: Request::Inquire { name } }
+    }
+
     /// When a proposal of this node for this view was begun, if one is under way.
     pub fn proposing_since(&self, name: &Name) -> Option<Time> {
         self.proposals.get(name).map(|proposal| proposal.begun)
@@ -245,7 +256,7 @@ impl Replica {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::{Ballot, Letter, MemoryStore, Reply, Settings, Value};
+    use super::super::{Ballot, MemoryStore, Reply, Settings, Value};
     use super::*;
     use crate::{Id, Interval};
 
