@@ -5,12 +5,17 @@
 //! A read waits no longer than the writes that it stands in line with. One thing goes ahead: the members of a view are sent a
 //! write while this node's own disk is still at it ([`replica::Request::may_go_ahead`]).
 //!
+//! What only looks, a read and the answer that confirms it, needs no transaction, and where the thread is at rest it needs no
+//! thread either: whoever brings it does it, with the state of the thread in his hands.
+//!
 //! If a transaction fails, the store tells whether it happened. If it did not, the keeper is put back to what it was: nobody has
 //! heard of anything, and the node goes on, able to serve reads while its disk is full.
 
+mod desk;
 mod fenced;
 mod forgets;
 mod line;
+mod look;
 mod our_disk;
 mod recovery;
 mod seen;
@@ -18,8 +23,9 @@ mod standing;
 #[cfg(test)]
 #[path = "keeping_tests.rs"]
 mod tests;
+mod waiting;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,10 +33,11 @@ use std::time::{Duration, Instant};
 use super::request::unix_millis;
 use chordal_protocol::keeper::{self, Around, Keeper, Served};
 use chordal_protocol::replica::{self, Answer, Area, Event, Letter, Name, Operation, Refusal, Token};
-use chordal_protocol::{Contact, Id, Interval, Time};
+use chordal_protocol::{Contact, Interval, Time};
 use tokio::sync::{oneshot, watch};
 
 use crate::store::{Store, StoreError, Transaction};
+use desk::Desk;
 use forgets::Forgets;
 use line::Line;
 use our_disk::OurDisk;
@@ -38,6 +45,7 @@ pub(crate) use our_disk::RESTORED;
 pub(crate) use recovery::{NotRecovered, Recovery};
 pub(crate) use seen::{Moved, Seen, SeenView};
 use standing::Standing;
+use waiting::Waiting;
 
 /// The name under which the keeper's state is stored.
 const STATE: &str = "keeper";
@@ -102,6 +110,7 @@ pub(crate) trait Outside: Send + Sync + 'static {
 /// The way to the thread.
 pub(crate) struct Keeping {
     line: Arc<Line>,
+    desk: Arc<Desk>,
     standing: Arc<Standing>,
     disk: Arc<OurDisk>,
     seen: watch::Receiver<Arc<Seen>>,
@@ -143,7 +152,7 @@ impl Keeping {
         let (tell, seen) = watch::channel(Arc::new(Seen::default()));
         let transactions = store.transactions()?;
         let disk = Arc::new(OurDisk::new(transactions));
-        let work = Work {
+        let mut work = Work {
             line: Arc::clone(&line),
             standing: Arc::clone(&standing),
             disk: Arc::clone(&disk),
@@ -154,10 +163,9 @@ impl Keeping {
             started,
             transactions,
             must_persist: true,
-            waiting: HashMap::new(),
+            waiting: Waiting::default(),
             reads: Vec::new(),
             forgets: Forgets::default(),
-            next_token: 0,
             remembered: None,
             gather_until: started,
             longest_gather,
@@ -165,17 +173,24 @@ impl Keeping {
             full_since: None,
             put_aside: Vec::new(),
             steps_down: BTreeSet::new(),
+            asks_the_thread_until: None,
         };
+        work.put_fenced_aside();
+        let desk = Arc::new(Desk(Mutex::new(Some(work))));
+        let (desk_of_thread, line_of_thread) = (Arc::clone(&desk), Arc::clone(&line));
         let thread = thread::Builder::new()
             .name("keeper".to_owned())
-            .spawn(move || work.run())
+            .spawn(move || desk_of_thread.run(&line_of_thread))
             .map_err(|error| StoreError::Failed(format!("there is no thread for its keeper: {error}")))?;
-        Ok(Keeping { line, standing, disk, seen, thread: Mutex::new(Some(thread)) })
+        Ok(Keeping { line, desk, standing, disk, seen, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Puts a job in line, without waiting. One that is not taken will not be done.
+    /// Puts a job in line, without waiting, or does it at once. One that is not taken will not be done.
     pub(crate) fn submit(&self, job: Job) -> Result<(), StoreError> {
-        self.line.push(job)
+        match self.desk.look(job) {
+            None => Ok(()),
+            Some(job) => self.line.push(job),
+        }
     }
 
     /// Answers another keeper at once, if it asks nothing but whether views stand, and that is known.
@@ -237,11 +252,10 @@ struct Work {
     /// How many transactions are durable.
     transactions: u64,
     must_persist: bool,
-    waiting: HashMap<Token, (Id, Reply<Told>)>,
+    waiting: Waiting,
     /// Reads of a transaction that failed, to be done again by themselves.
     reads: Vec<Job>,
     forgets: Forgets,
-    next_token: u64,
     /// When what the keeper remembers was last written.
     remembered: Option<Instant>,
     /// Until when writes wait for others to join them.
@@ -255,6 +269,8 @@ struct Work {
     put_aside: Vec<Area>,
     /// The views that this node has sent writes for which it has then taken back.
     steps_down: BTreeSet<Name>,
+    /// Until when reads are left to the thread, for the disk has let somebody wait who is in a hurry.
+    asks_the_thread_until: Option<Instant>,
 }
 
 /// What is to be said and done if the transaction happened, and to what the keeper goes back if it did not.
@@ -315,20 +331,22 @@ impl Drop for Work {
 }
 
 impl Work {
-    fn run(mut self) {
-        self.put_fenced_aside();
-        while let Some(jobs) = self.line.take(self.gather_until) {
-            for jobs in self.apart(jobs) {
-                if !self.is_settled() {
-                    return;
-                }
+    /// Does all of these; false if it was closed before it could.
+    fn all(&mut self, jobs: Vec<Job>) -> bool {
+        for jobs in self.apart(jobs) {
+            if !self.is_settled() {
+                return false;
+            }
+            let jobs = self.look(jobs);
+            if !jobs.is_empty() {
                 self.group(jobs, false);
-                if !self.reads.is_empty() && self.doubt.is_none() {
-                    let reads = std::mem::take(&mut self.reads);
-                    self.group(reads, true);
-                }
+            }
+            if !self.reads.is_empty() && self.doubt.is_none() {
+                let reads = std::mem::take(&mut self.reads);
+                self.group(reads, true);
             }
         }
+        true
     }
 
     /// Waits until it is known whether the last transaction has happened; false if this is closed before.
@@ -367,8 +385,8 @@ impl Work {
         let is_due = self.remembered.is_none_or(|at| at.elapsed() >= MARKS_EVERY);
         out.persist |= is_due && jobs.iter().any(line::is_write);
         let mut jobs = Some(jobs);
-        let now = Time(self.started.elapsed().as_millis() as u64);
-        let Work { keeper, waiting, next_token, store, outside, put_aside, steps_down, .. } = self;
+        let now = self.time();
+        let Work { keeper, waiting, store, outside, put_aside, steps_down, .. } = self;
         let mark = self.forgets.mark(Instant::now(), unix_millis());
         let begun = Instant::now();
         let outcome = store.transact(&mut |mut transaction| {
@@ -380,7 +398,7 @@ impl Work {
                 out.take(step);
             }
             for job in jobs.take().into_iter().flatten() {
-                do_job(keeper, waiting, next_token, transaction, now, job, &mut out);
+                do_job(keeper, waiting, transaction, now, job, &mut out);
             }
             if let Some(mark) = mark {
                 keeper.purge(&mut transaction, mark);
@@ -463,7 +481,7 @@ impl Work {
         let may_have_happened = !out.went_ahead.is_empty();
         self.steps_down.extend(out.went_ahead);
         for (token, is_read) in out.begun {
-            match self.waiting.remove(&token) {
+            match self.waiting.end(token) {
                 // A read needs no room: it only stood in line with what does.
                 Some((id, answer)) if is_read && !out.again => {
                     self.reads.push(Job::Operate { operation: Operation::Get(id), answer });
@@ -501,11 +519,16 @@ impl Work {
         for reply in out.replies {
             reply(None);
         }
+        self.deliver(calls, answers);
+    }
+
+    /// Lets go what others and clients are told.
+    fn deliver(&mut self, calls: Vec<(Contact, keeper::Request)>, answers: Vec<(Token, Answer)>) {
         for (to, request) in calls {
             self.outside.send(to, request);
         }
         for (token, answer) in answers {
-            let Some((id, reply)) = self.waiting.remove(&token) else { continue };
+            let Some((id, reply)) = self.waiting.end(token) else { continue };
             let told = match answer {
                 Answer::Refused(Refusal::NotServed) => Told::NotMine(self.keeper.hint(&id).cloned()),
                 answer => Told::Answer(answer),
@@ -518,8 +541,7 @@ impl Work {
 
 fn do_job(
     keeper: &mut Keeper,
-    waiting: &mut HashMap<Token, (Id, Reply<Told>)>,
-    next_token: &mut u64,
+    waiting: &mut Waiting,
     mut store: &mut dyn Transaction,
     now: Time,
     job: Job,
@@ -535,9 +557,7 @@ fn do_job(
         }
         Job::Hear { from, reply } => keeper.hear(store, now, &from, reply),
         Job::Operate { operation, answer } => {
-            *next_token += 1;
-            let token = Token(*next_token);
-            waiting.insert(token, (*operation.id(), answer));
+            let token = waiting.begin(*operation.id(), answer);
             out.begun.push((token, matches!(operation, Operation::Get(_))));
             keeper.operate(store, now, token, operation)
         }
@@ -561,7 +581,7 @@ fn do_job(
             out.persist = true;
             out.replies.push(answering(done, ()));
             // The new keeper knows nothing of what the old one was asked, and would never answer it.
-            let forgotten = waiting.keys().map(|token| (*token, Answer::Unknown)).collect();
+            let forgotten = waiting.tokens().map(|token| (token, Answer::Unknown)).collect();
             keeper::Step { answers: forgotten, ..keeper::Step::default() }
         }
         Job::Recover { recovery, done } => {

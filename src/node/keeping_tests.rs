@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 
 use chordal_protocol::keeper::Settings;
 use chordal_protocol::replica::{self, Area, Member};
-use chordal_protocol::{Condition, Content, Record, RequestId, Write, Written};
+use chordal_protocol::{Condition, Content, Id, Record, RequestId, Write, Written};
 
 use super::line::{WAITING_BYTES, WAITING_JOBS};
 use super::*;
@@ -66,6 +66,10 @@ impl Store for Gated {
             Verdict::Fail | Verdict::FailLate => Err(full()),
             Verdict::Panic => panic!("as the test wished"),
         }
+    }
+
+    fn look(&self, work: &mut dyn FnMut(&dyn replica::Snapshot)) -> Result<(), StoreError> {
+        if self.unopened.load(Ordering::SeqCst) { Err(full()) } else { self.now().look(work) }
     }
 
     fn transactions(&self) -> Result<u64, StoreError> {

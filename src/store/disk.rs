@@ -9,12 +9,13 @@
 //! that was full is in use again as soon as there is room, and a full disk can still be read. A transaction that failed is
 //! not tried again here, because it may have happened.
 
+use std::cell::RefCell;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use chordal_protocol::replica::Area;
+use chordal_protocol::replica::{Area, Snapshot};
 use chordal_protocol::{Id, Record, RequestId, Version};
 use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
@@ -25,7 +26,8 @@ use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
 use super::log::{self, Log};
 use super::order::page;
 use super::piece::{self, Piece};
-use super::transaction::{Open, about_of, decoded, gone, name_of, redo, rows, transactions};
+use super::snapshot::{Seen, decoded, rows};
+use super::transaction::{Open, about_of, gone, name_of, redo, transactions};
 use super::{Store, StoreError, Transaction};
 
 /// How often a read is tried while commits keep failing beside it.
@@ -69,6 +71,9 @@ struct Logged {
     database: Database,
     /// Locked by whoever changes something.
     log: Mutex<Log>,
+    /// The tables as the last transaction has left them, for those who look. A transaction closes them, for as long as they are
+    /// open the pages of their time are not used again.
+    last: Mutex<Option<(Records, Outcomes)>>,
 }
 
 /// Why something was not done.
@@ -228,6 +233,11 @@ impl Store for DiskStore {
         }
     }
 
+    fn look(&self, work: &mut dyn FnMut(&dyn Snapshot)) -> Result<(), StoreError> {
+        let areas = self.with_areas(Areas::clone)?;
+        Ok(self.attempt(|logged| logged.look(&areas, work))?)
+    }
+
     fn transactions(&self) -> Result<u64, StoreError> {
         self.read(read_transactions)
     }
@@ -271,6 +281,7 @@ impl Store for DiskStore {
 }
 
 type Records = ReadOnlyTable<&'static [u8; 40], &'static [u8]>;
+type Outcomes = ReadOnlyTable<&'static [u8; 56], &'static [u8; 16]>;
 
 /// Where the records of an area are. Asked in the transaction that reads them: the next one may have moved them.
 fn records_in(transaction: &ReadTransaction, area: &Area) -> Result<(Vec<Piece>, Records), redb::Error> {
@@ -294,7 +305,22 @@ impl Logged {
             redo(&transaction, found.changes())?;
             transaction.commit()?;
         }
-        Ok(Logged { database, log: Mutex::new(log) })
+        Ok(Logged { database, log: Mutex::new(log), last: Mutex::default() })
+    }
+
+    /// Shows what is there.
+    fn look(&self, areas: &Areas, work: &mut dyn FnMut(&dyn Snapshot)) -> Result<(), redb::Error> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (records, outcomes) = match &mut *last {
+            Some(tables) => tables,
+            none => {
+                let transaction = self.database.begin_read()?;
+                none.insert((transaction.open_table(RECORDS)?, transaction.open_table(OUTCOMES)?))
+            }
+        };
+        let failed = RefCell::new(None);
+        work(&Seen { records, outcomes, areas, failed: &failed });
+        failed.into_inner().map_or(Ok(()), Err)
     }
 
     /// Does the work. What is to be remembered is told before the commit, which may fail and have happened.
@@ -304,6 +330,7 @@ impl Logged {
         work: &mut dyn FnMut(&mut dyn Transaction),
         after: &mut Option<Areas>,
     ) -> Result<bool, redb::Error> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut transaction = self.database.begin_write()?;
         let (number, changes) = {
             let mut open = Open::begin(&transaction, areas)?;

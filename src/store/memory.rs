@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel};
+use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel, Snapshot};
 use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 
 use super::order::page;
@@ -58,12 +58,17 @@ impl Store for MemoryStore {
         Ok(changed)
     }
 
+    fn look(&self, work: &mut dyn FnMut(&dyn Snapshot)) -> Result<(), StoreError> {
+        work(&self.kept().content);
+        Ok(())
+    }
+
     fn transactions(&self) -> Result<u64, StoreError> {
         Ok(self.kept().transactions)
     }
 
     fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError> {
-        Ok(replica::Store::record(&self.kept().content, area, id))
+        Ok(self.kept().content.record(area, id))
     }
 
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
@@ -100,7 +105,7 @@ impl Transaction for Kept {
     }
 }
 
-impl replica::Store for Kept {
+impl Snapshot for Kept {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
         self.content.record(area, id)
     }
@@ -120,7 +125,9 @@ impl replica::Store for Kept {
     fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
         self.content.page(area, range, after, room)
     }
+}
 
+impl replica::Store for Kept {
     fn put(&mut self, area: &Area, record: &Record) {
         self.changed = true;
         self.content.put(area, record);

@@ -8,7 +8,8 @@
 //! - `areas`, `piece`, `tally`: where the records of an area are, and what of them is remembered so that it need not be searched
 //!   for
 //! - `aside`: content that nobody may merge any more, in a file for a person
-//! - `disk`, `transaction`, `file`: the store on disk ([`DiskStore`]), its open transaction, and the data directory with its lock and its format
+//! - `disk`, `transaction`, `snapshot`, `file`: the store on disk ([`DiskStore`]), its open transaction, what can be seen in it or
+//!   without one, and the data directory with its lock and its format
 //! - `log`: what makes a transaction durable before the database is
 //! - `memory`: the store that forgets ([`MemoryStore`])
 
@@ -21,6 +22,7 @@ mod log;
 mod memory;
 mod order;
 mod piece;
+mod snapshot;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -70,6 +72,10 @@ pub trait Store: Send + Sync + 'static {
     /// Does the work in one transaction; when this returns it is durable, all or nothing. Whether it changed anything. After
     /// an error it may be either: [`Store::transactions`] tells which.
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError>;
+
+    /// Shows this all content as the last transaction has left it, and changes nothing. Where the disk fails it shows nothing, and
+    /// this fails. For the thread that makes the transactions, or while it makes none.
+    fn look(&self, work: &mut dyn FnMut(&dyn replica::Snapshot)) -> Result<(), StoreError>;
 
     /// How many transactions that changed something are durable, ever.
     fn transactions(&self) -> Result<u64, StoreError>;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chordal_protocol::replica::{self, Area, Ballot, Cursor, Label, Member, Name, Outcome, Parcel, Store as _};
+use chordal_protocol::replica::{self, Area, Ballot, Cursor, Label, Member, Name, Outcome, Parcel, Snapshot};
 use chordal_protocol::{Content, Id, Interval, Record, RequestId, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -84,19 +84,19 @@ fn write(store: &dyn Store, area: &Area, records: &[Record]) -> Result<bool, Sto
 }
 
 /// What a transaction sees.
-fn look<T>(store: &dyn Store, look: impl Fn(&mut dyn Transaction) -> T) -> T {
+fn look<T>(store: &dyn Store, look: impl Fn(&dyn Snapshot) -> T) -> T {
     let mut seen = None;
-    assert!(!store.transact(&mut |transaction| seen = Some(look(transaction))).unwrap(), "looking changes nothing");
+    store.look(&mut |content| seen = Some(look(content))).unwrap();
     seen.unwrap()
 }
 
 /// All that an area holds.
-fn all(store: &(impl replica::Store + ?Sized), area: &Area) -> Parcel {
+fn all(store: &(impl Snapshot + ?Sized), area: &Area) -> Parcel {
     store.page(area, &Interval::whole(Id::ZERO), None, usize::MAX).0
 }
 
 /// What it holds of a range, in pages of about this size, and how many those are.
-fn walk(store: &(impl replica::Store + ?Sized), area: &Area, range: &Interval, room: usize) -> (Parcel, usize) {
+fn walk(store: &(impl Snapshot + ?Sized), area: &Area, range: &Interval, room: usize) -> (Parcel, usize) {
     let (mut walked, mut pages, mut after) = (Parcel::default(), 0, None::<Cursor>);
     loop {
         let (page, next) = store.page(area, range, after, room);
@@ -274,8 +274,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whether the transaction sees of this area what the oracle sees.
-fn compare(store: &mut dyn Transaction, oracle: &Oracle, version: Version) -> Result<(), TestCaseError> {
+/// Whether there is to be seen what the oracle sees.
+fn compare(store: &(impl Snapshot + ?Sized), oracle: &Oracle, version: Version) -> Result<(), TestCaseError> {
     for area in areas() {
         prop_assert_eq!(store.purged(&area), oracle.content.purged(&area));
         prop_assert_eq!(all(store, &area), all(&oracle.content, &area));
@@ -303,6 +303,9 @@ fn transact(store: &dyn Store, oracle: &mut Oracle, changes: &[(Change, Version)
     });
     same?;
     let changed = changed.unwrap();
+    look(store, |content| {
+        compare(content, oracle, changes.last().map_or(Version::default(), |(_, version)| *version))
+    })?;
     prop_assert!(changed || before.looks_like(oracle), "a change was not told");
     prop_assert!(!changed || !changes.is_empty(), "nothing was told as a change");
     Ok(changed)

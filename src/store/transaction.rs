@@ -1,11 +1,11 @@
 //! An open transaction of the store on disk.
 
 use std::cell::RefCell;
-use std::ops::{Bound, RangeInclusive};
+use std::ops::Bound;
 
-use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel, minted};
+use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel, Snapshot, minted};
 use chordal_protocol::{Id, Interval, Record, RequestId, Version};
-use redb::{AccessGuard, ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Transaction;
 use super::areas::Areas;
@@ -13,6 +13,7 @@ use super::codec::{self, outcome_key, record_key};
 use super::file::{AREAS, OUTCOMES, RECORDS, STATE};
 use super::log::{Change, Changes, Kept};
 use super::piece::{self, Piece};
+use super::snapshot::{Seen, records_of, rows};
 use super::tally::{Tally, stretch};
 
 /// Under this name the number of transactions is kept.
@@ -24,35 +25,6 @@ const GONE: &str = "gone";
 /// How many rows that belong to nobody are removed, or looked at for that, with each transaction: a range that is given away is
 /// not to hold up what is kept.
 const SWEPT: usize = 256;
-
-/// What a row weighs in a page, in bytes, beside its content.
-const ROW: usize = 96;
-
-/// A row of records.
-pub(super) type Stored<'a> = (AccessGuard<'a, &'static [u8; 40]>, AccessGuard<'a, &'static [u8]>);
-
-pub(super) fn decoded((key, stored): Stored<'_>) -> Result<Record, redb::Error> {
-    Ok(codec::decode(codec::id_of(key.value()), stored.value())?)
-}
-
-/// The keys of all records of a piece.
-pub(super) fn records_of(piece: &Piece) -> RangeInclusive<[u8; 40]> {
-    record_key(piece.number, &piece.first)..=record_key(piece.number, &piece.last)
-}
-
-/// The rows of these pieces, in their order.
-pub(super) fn rows<'a>(
-    records: &'a impl ReadableTable<&'static [u8; 40], &'static [u8]>,
-    pieces: Vec<Piece>,
-) -> impl Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a {
-    pieces.into_iter().flat_map(|piece| -> Box<dyn Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a> {
-        let keys = records_of(&piece);
-        match records.range::<&[u8; 40]>(keys.start()..=keys.end()) {
-            Ok(rows) => Box::new(rows.map(|row| row.map_err(redb::Error::from))),
-            Err(error) => Box::new(std::iter::once(Err(error.into()))),
-        }
-    })
-}
 
 /// How an area is named on disk.
 pub(super) fn name_of(area: &Area) -> Result<Vec<u8>, redb::Error> {
@@ -114,10 +86,13 @@ fn strange_entry() -> redb::Error {
     redb::Error::Corrupted("an entry of its log is of another form".to_owned())
 }
 
+type Records<'a> = Table<'a, &'static [u8; 40], &'static [u8]>;
+type Outcomes<'a> = Table<'a, &'static [u8; 56], &'static [u8; 16]>;
+
 /// An open transaction. It works on its own copy of what is remembered of the areas.
 pub(super) struct Open<'a> {
-    records: Table<'a, &'static [u8; 40], &'static [u8]>,
-    outcomes: Table<'a, &'static [u8; 56], &'static [u8; 16]>,
+    records: Records<'a>,
+    outcomes: Outcomes<'a>,
     names: Table<'a, &'static [u8], &'static [u8]>,
     state: Table<'a, &'static str, &'static [u8]>,
     areas: Areas,
@@ -174,35 +149,13 @@ impl<'a> Open<'a> {
         outcome.map_err(|error| self.failed.borrow_mut().get_or_insert(error).to_string()).ok()
     }
 
+    fn seen(&self) -> Seen<'_, Records<'a>, Outcomes<'a>> {
+        let Open { records, outcomes, areas, failed, .. } = self;
+        Seen { records, outcomes, areas, failed }
+    }
+
     fn pieces(&self, area: &Area) -> &[Piece] {
         self.areas.get(area).map_or(&[], |shelf| shelf.pieces.as_slice())
-    }
-
-    fn read(&self, area: &Area, id: &Id) -> Option<Record> {
-        let number = piece::number_of(self.pieces(area), id)?;
-        let read = || {
-            let stored = self.records.get(&record_key(number, id))?;
-            Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
-        };
-        self.tried(read()).flatten()
-    }
-
-    fn read_outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
-        let pieces = self.pieces(area);
-        let read = |number| {
-            let keys = outcome_key(number, request, &Id::ZERO)..=outcome_key(number, request, &Id::MAX);
-            let mut latest: Option<Outcome> = None;
-            for row in self.outcomes.range::<&[u8; 56]>(keys.start()..=keys.end())? {
-                let (key, version) = row?;
-                let (_, id) = codec::request_of(key.value());
-                if piece::number_of(pieces, &id) == Some(number) {
-                    latest = latest.max(Some(codec::outcome_of(id, version.value())));
-                }
-            }
-            Ok(latest)
-        };
-        // Where views were merged, somebody may have used one request id for two registers.
-        piece::numbers(pieces).into_iter().filter_map(|number| self.tried(read(number)).flatten()).max()
     }
 
     /// Under which number an id of this area lies, from now on if it has none yet.
@@ -400,70 +353,6 @@ impl<'a> Open<'a> {
         }
         Ok(seen)
     }
-
-    /// A page of outcomes under one number, and the last request that was looked at if that was not all.
-    fn outcomes_under(
-        &self,
-        pieces: &[Piece],
-        number: u64,
-        after: Option<Cursor>,
-        room: usize,
-    ) -> Result<(Parcel, Option<Cursor>), redb::Error> {
-        let first = match after {
-            Some(Cursor::Outcome(request)) => Bound::Excluded(outcome_key(number, request, &Id::MAX)),
-            _ => Bound::Included(outcome_key(number, RequestId(0), &Id::ZERO)),
-        };
-        let last = outcome_key(number, RequestId(u128::MAX), &Id::MAX);
-        let (mut page, mut looked_at, most) = (Parcel::default(), None, (room / ROW).max(1));
-        for (seen, row) in self.outcomes.range::<&[u8; 56]>((first.as_ref(), Bound::Included(&last)))?.enumerate() {
-            let (key, version) = row?;
-            let (request, id) = codec::request_of(key.value());
-            // All of one request are told together.
-            if seen >= most && looked_at != Some(request) {
-                return Ok((page, looked_at.map(Cursor::Outcome)));
-            }
-            looked_at = Some(request);
-            if piece::number_of(pieces, &id) == Some(number) {
-                let outcome = codec::outcome_of(id, version.value());
-                let kept = page.outcomes.entry(request).or_insert(outcome);
-                *kept = (*kept).max(outcome);
-            }
-        }
-        Ok((page, None))
-    }
-
-    fn read_page(
-        &self,
-        area: &Area,
-        range: &Interval,
-        after: Option<Cursor>,
-        room: usize,
-    ) -> Result<(Parcel, Option<Cursor>), redb::Error> {
-        let (mut records, mut left, mut up_to) = (Parcel::default(), room, None);
-        let pieces = piece::divide(self.pieces(area), &piece::spans(range)).0;
-        let to_read = match after {
-            None => pieces.clone(),
-            Some(Cursor::Record(id)) => piece::beyond(&pieces, &id),
-            Some(Cursor::Outcome(_)) => Vec::new(),
-        };
-        for row in rows(&self.records, to_read) {
-            let record = decoded(row?)?;
-            let weight = ROW + record.weight();
-            if up_to.is_some() && weight > left {
-                return Ok((records, up_to));
-            }
-            left = left.saturating_sub(weight);
-            up_to = Some(Cursor::Record(record.id));
-            records.records.insert(record.id, record);
-        }
-        if up_to.is_some() && left < ROW {
-            return Ok((records, up_to));
-        }
-        let numbers = piece::numbers(&pieces).into_iter();
-        let outcomes = numbers.map(|number| self.outcomes_under(&pieces, number, after, left));
-        let outcomes = outcomes.collect::<Result<Vec<_>, redb::Error>>()?;
-        Ok(Parcel::overlaid(outcomes.into_iter().chain([(records, None)])))
-    }
 }
 
 impl Transaction for Open<'_> {
@@ -474,41 +363,29 @@ impl Transaction for Open<'_> {
     }
 }
 
-impl replica::Store for Open<'_> {
+impl Snapshot for Open<'_> {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
-        self.read(area, id)
+        self.seen().record(area, id)
     }
 
     fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
-        self.read_outcome(area, request)
+        self.seen().outcome(area, request)
     }
 
     fn purged(&self, area: &Area) -> u64 {
-        self.areas.get(area).map_or(0, |shelf| shelf.purged)
+        self.seen().purged(area)
     }
 
     fn since(&self, area: &Area, version: Version) -> Parcel {
-        let Some(shelf) = self.areas.get(area) else { return Parcel::default() };
-        let Some(written) = shelf.since(version) else {
-            return self.page(area, &Interval::whole(Id::ZERO), None, usize::MAX).0.since(version);
-        };
-        let mut parcel = Parcel { purged: shelf.purged, ..Parcel::default() };
-        for (id, request) in written {
-            // An outcome may have been forgotten, or overwritten by an older one, and a tombstone collected.
-            let outcome = self.read_outcome(area, request).filter(|outcome| outcome.version > version);
-            parcel.outcomes.extend(outcome.map(|outcome| (request, outcome)));
-            let record = self.read(area, &id).filter(|record| record.version > version);
-            parcel.records.extend(record.map(|record| (id, record)));
-        }
-        parcel
+        self.seen().since(area, version)
     }
 
     fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
-        let (mut page, next) = self.tried(self.read_page(area, range, after, room)).unwrap_or_default();
-        page.purged = self.purged(area);
-        (page, next)
+        self.seen().page(area, range, after, room)
     }
+}
 
+impl replica::Store for Open<'_> {
     fn put(&mut self, area: &Area, record: &Record) {
         let (shelf, is_new) = self.areas.open(area);
         let purged = shelf.purged;
@@ -518,10 +395,10 @@ impl replica::Store for Open<'_> {
         }
         let outcome = Outcome { id: record.id, version: record.version };
         // What is sent again because its answer was lost changes nothing, and costs no sync.
-        if minted(record.request) > purged && self.read_outcome(area, record.request) != Some(outcome) {
+        if minted(record.request) > purged && self.outcome(area, record.request) != Some(outcome) {
             self.write_outcome(area, record.request, &outcome);
         }
-        let old = self.read(area, &record.id);
+        let old = self.record(area, &record.id);
         if old.as_ref().is_none_or(|old| old.version < record.version) {
             self.write(area, record);
             self.areas.open(area).0.replaced(old.as_ref(), record);
@@ -554,7 +431,7 @@ impl replica::Store for Open<'_> {
             self.name(area);
         }
         for record in parcel.records.values() {
-            let old = self.read(area, &record.id);
+            let old = self.record(area, &record.id);
             if old.as_ref().is_none_or(|old| old.version < record.version) {
                 self.write(area, record);
                 self.areas.open(area).0.replaced(old.as_ref(), record);
@@ -562,7 +439,7 @@ impl replica::Store for Open<'_> {
             }
         }
         for (request, outcome) in parcel.outcomes.iter().filter(|(request, _)| minted(**request) > purged) {
-            let before = self.read_outcome(area, *request);
+            let before = self.outcome(area, *request);
             if before.is_none_or(|before| before < *outcome) {
                 self.write_outcome(area, *request, outcome);
                 self.note(area, outcome.version, outcome.id, *request);
@@ -587,11 +464,12 @@ impl replica::Store for Open<'_> {
             }
         };
         for (id, request) in later {
-            if let Some(record) = self.read(from, &id).filter(|record| range.contains(&id) && record.version > up_to) {
+            if let Some(record) = self.record(from, &id).filter(|record| range.contains(&id) && record.version > up_to)
+            {
                 self.remove(from, &id);
                 self.areas.open(from).0.lost(&record);
             }
-            let outcome = self.read_outcome(from, request).filter(|outcome| range.contains(&outcome.id));
+            let outcome = self.outcome(from, request).filter(|outcome| range.contains(&outcome.id));
             if let Some(outcome) = outcome.filter(|outcome| outcome.version > up_to) {
                 self.remove_outcome(from, request, &outcome);
             }

@@ -3,10 +3,11 @@
 //! Nodes stand at places of the test's choice, each range is kept by its owner and the two before it, and those who are killed
 //! are chosen so that some ranges lose two of the three, or all.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::clients::{PATIENCE, Stored, all_are_found, fill, overwrite};
-use crate::common::{Lab, escape, eventually, get, get_json, send, sha256};
+use crate::common::{Lab, escape, eventually, get, get_json, send, sha256, signal};
 
 /// A ring whose nodes stand at these places (two hex digits each, in order), with everything at all who keep it.
 fn ring(places: &[&str]) -> Lab {
@@ -41,14 +42,12 @@ fn addr(node: &Value) -> String {
     format!("{}:{}", node["host"].as_str().unwrap(), node["port"])
 }
 
-/// Kills the nodes at these places, and waits until the pointers have closed over them.
+/// Kills the nodes at these places at once, so that no repair comes between, and waits until the pointers have closed over them.
 fn kill(lab: &Lab, places: &[&str]) -> Vec<Value> {
     let killed: Vec<Value> = places.iter().map(|place| at(lab, place)).collect();
-    std::thread::scope(|scope| {
-        for node in &killed {
-            scope.spawn(|| lab.ok(&["kill", node["name"].as_str().unwrap()]));
-        }
-    });
+    for node in &killed {
+        signal(node["pid"].as_u64().expect("a pid"), Signal::SIGKILL);
+    }
     lab.ok(&["doctor", "--only", "ring", "--wait", "60s"]);
     killed
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chordal_protocol::replica::{
     Answer, Area, Change, Event, FORCED_EPOCH_STEP, Group, Letter, Member, MemoryStore, Name, NotForced, Operation,
-    Replica, Reply, Request, Settings, Step, Store, Token, View,
+    Replica, Reply, Request, Settings, Snapshot, Step, Token, View,
 };
 use chordal_protocol::{Condition, Content, Id, Interval, RequestId, Time, Version, Write, Written};
 use rand::{RngExt, SeedableRng};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Keeper, Step};
-use crate::replica::{Answer, Operation, Refusal, Store, Token};
+use crate::replica::{self, Answer, Operation, Refusal, Store, Token};
 use crate::{Id, Time};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Clients {
 }
 
 impl Keeper {
-    /// Does an operation, or lets it wait.
+    /// Does an operation, or lets it wait; whether it is still open.
     pub(super) fn try_operation<S: Store>(
         &mut self,
         store: &mut S,
@@ -28,13 +28,17 @@ impl Keeper {
         operation: Operation,
         step: &mut Step,
     ) -> bool {
-        let id = *operation.id();
-        let is_write = matches!(operation, Operation::Write(_));
         let more = self.replica.operate(store, now, token, operation.clone());
+        self.began(token, operation, more, step)
+    }
+
+    /// What has come of an operation that was begun: one that has to wait for a write is put in line. Whether it is still open.
+    pub(super) fn began(&mut self, token: Token, operation: Operation, more: replica::Step, step: &mut Step) -> bool {
+        let id = *operation.id();
         let is_pending = more.answers.contains(&(token, Answer::Refused(Refusal::Pending)));
         if !is_pending {
             let is_open = more.answers.iter().all(|(answered, _)| *answered != token);
-            if is_write && is_open {
+            if is_open && matches!(operation, Operation::Write(_)) {
                 self.clients.writes.insert(token, id);
             }
             self.take(more, step);
@@ -47,6 +51,18 @@ impl Keeper {
         self.clients.count += 1;
         self.clients.parked.entry(id).or_default().push_back((token, operation));
         true
+    }
+
+    /// Whether nothing waits for a write.
+    pub(super) fn none_is_parked(&self) -> bool {
+        self.clients.count == 0
+    }
+
+    /// These operations have ended, and nothing waited for them.
+    pub(super) fn ended(&mut self, step: &Step) {
+        for (token, _) in &step.answers {
+            self.clients.writes.remove(token);
+        }
     }
 
     /// Writes have ended in this step: what waited for them goes on, until the next write of the register is under way.

@@ -35,6 +35,12 @@ pub struct Known {
     durable: u64,
 }
 
+impl Known {
+    fn is_life(&self, boot: u64, age: Age) -> bool {
+        (self.boot, self.life) == (boot, age.life)
+    }
+}
+
 /// The disks of others, as far as they were told of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Disks {
@@ -71,7 +77,7 @@ impl Disks {
             self.known.insert(member, now);
             return Heard::Newer;
         };
-        if boot == known.boot && age.life == known.life {
+        if known.is_life(boot, age) {
             // Letters overtake each other.
             known.durable = known.durable.max(age.durable);
             return Heard::Same;
@@ -86,6 +92,11 @@ impl Disks {
         *known = now;
         self.told.remove(&member);
         Heard::Newer
+    }
+
+    /// Whether a letter is from the disk that is known, in the life that is known: [`Heard::Same`] is what comes of it.
+    pub(super) fn is_same(&self, member: &Member, boot: u64, age: Age) -> bool {
+        self.known.get(member).is_some_and(|known| known.is_life(boot, age))
     }
 
     /// Forgets those who are members of nothing here, if they are too many.

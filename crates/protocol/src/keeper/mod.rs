@@ -32,7 +32,8 @@ pub use disks::{Age, Known};
 pub use message::{Reply, Request};
 
 use crate::replica::{
-    self, Answer, Change, Event, Letter, Member, Name, NotForced, NotProposed, Operation, Replica, Store, Token, View,
+    self, Answer, Change, Event, Letter, Member, Name, NotForced, NotProposed, Operation, Replica, Snapshot, Store,
+    Token, View,
 };
 use crate::{Contact, Id, Interval, Time};
 use book::Book;
@@ -341,6 +342,41 @@ impl Keeper {
         self.try_operation(store, now, token, operation, &mut step);
         self.go_on(store, now, &mut step);
         step
+    }
+
+    /// A client wants to see a register: [`Keeper::operate`] for one who only reads. Nothing has to be written for it.
+    pub fn read<S: Snapshot>(&mut self, store: &S, now: Time, token: Token, id: &Id) -> Step {
+        let now = self.pulse.time(now);
+        let mut step = Step::default();
+        let more = self.replica.read(store, now, token, id);
+        self.began(token, Operation::Get(*id), more, &mut step);
+        step
+    }
+
+    /// Goes on with an answer for which nothing has to be written: [`Keeper::hear`] for one of which [`Keeper::only_confirms`].
+    pub fn hear_confirmations<S: Snapshot>(&mut self, store: &S, now: Time, from: &Contact, reply: &Reply) -> Step {
+        let now = self.pulse.time(now);
+        let mut step = Step::default();
+        let Reply::Letters { letters, age, .. } = reply else { return step };
+        for letter in letters {
+            self.disks.hear(letter.from, letter.boot, *age);
+            self.book.meet(now, from, letter.from);
+            let more = self.replica.hear_confirmation(store, now, letter);
+            self.take(more, &mut step);
+        }
+        self.ended(&step);
+        step
+    }
+
+    /// Whether an answer says no more than that views stand, by members who are known, and nobody waits for more than that.
+    pub fn only_confirms(&self, from: &Contact, reply: &Reply) -> bool {
+        let Reply::Letters { letters, contacts, age } = reply else { return false };
+        let is_one = |letter: &Letter<replica::Reply>| {
+            letter.from.id == from.id
+                && self.disks.is_same(&letter.from, letter.boot, *age)
+                && self.replica.only_confirms(letter)
+        };
+        contacts.is_empty() && self.none_is_parked() && letters.iter().all(is_one)
     }
 
     /// Time has passed. To be called at an interval, some of it by chance, well below [`replica::Settings::suspicion`].

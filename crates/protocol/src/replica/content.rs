@@ -152,9 +152,8 @@ pub struct Label {
     pub range: Interval,
 }
 
-/// Where content is kept. What is written is read back at once, and is durable together with, and in the order of, the state
-/// that the same step changes.
-pub trait Store {
+/// Content, to be looked at.
+pub trait Snapshot {
     /// A register.
     fn record(&self, area: &Area, id: &Id) -> Option<Record>;
     /// What became of a request.
@@ -166,6 +165,11 @@ pub trait Store {
     /// What it holds of this range after this place, as [`Parcel::page`] says. The pages of two stores need not be alike; all
     /// pages together are.
     fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>);
+}
+
+/// Where content is kept. What is written is read back at once, and is durable together with, and in the order of, the state
+/// that the same step changes.
+pub trait Store: Snapshot {
     /// Takes in a write, as [`Parcel::put`] says.
     fn put(&mut self, area: &Area, record: &Record);
     /// As [`Parcel::purge`] says.
@@ -182,27 +186,42 @@ pub trait Store {
     fn discard(&mut self, area: &Area);
 }
 
+macro_rules! look_through {
+    ($reference:ty) => {
+        impl<S: Snapshot + ?Sized> Snapshot for $reference {
+            fn record(&self, area: &Area, id: &Id) -> Option<Record> {
+                (**self).record(area, id)
+            }
+
+            fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
+                (**self).outcome(area, request)
+            }
+
+            fn purged(&self, area: &Area) -> u64 {
+                (**self).purged(area)
+            }
+
+            fn since(&self, area: &Area, version: Version) -> Parcel {
+                (**self).since(area, version)
+            }
+
+            fn page(
+                &self,
+                area: &Area,
+                range: &Interval,
+                after: Option<Cursor>,
+                room: usize,
+            ) -> (Parcel, Option<Cursor>) {
+                (**self).page(area, range, after, room)
+            }
+        }
+    };
+}
+
+look_through!(&S);
+look_through!(&mut S);
+
 impl<S: Store + ?Sized> Store for &mut S {
-    fn record(&self, area: &Area, id: &Id) -> Option<Record> {
-        (**self).record(area, id)
-    }
-
-    fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
-        (**self).outcome(area, request)
-    }
-
-    fn purged(&self, area: &Area) -> u64 {
-        (**self).purged(area)
-    }
-
-    fn since(&self, area: &Area, version: Version) -> Parcel {
-        (**self).since(area, version)
-    }
-
-    fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
-        (**self).page(area, range, after, room)
-    }
-
     fn put(&mut self, area: &Area, record: &Record) {
         (**self).put(area, record);
     }
@@ -241,7 +260,7 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
+impl Snapshot for MemoryStore {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
         self.areas.get(area)?.records.get(id).cloned()
     }
@@ -261,7 +280,9 @@ impl Store for MemoryStore {
     fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
         self.areas.get(area).map(|parcel| parcel.page(range, after, room)).unwrap_or_default()
     }
+}
 
+impl Store for MemoryStore {
     fn put(&mut self, area: &Area, record: &Record) {
         self.areas.entry(*area).or_default().put(record);
     }

@@ -3,7 +3,7 @@
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
 //! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), put content where it may
-//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`), send again what a
+//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`, `read`), send again what a
 //! member lacks (`catch_up`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
 //! (`recover`).
 //!
@@ -35,6 +35,7 @@ mod page;
 mod planted;
 mod prefetch;
 mod primary;
+mod read;
 mod recover;
 mod stage;
 mod tick;
@@ -46,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ballot::{Ballot, Member};
 pub use change::NotProposed;
-pub use content::{Area, Label, MemoryStore, Outcome, Parcel, Store, minted};
+pub use content::{Area, Label, MemoryStore, Outcome, Parcel, Snapshot, Store, minted};
 pub use message::{Answer, Letter, Marks, Operation, Refusal, Reply, Request, Upon};
 pub use page::{Cursor, Page};
 pub use planted::Bug;
@@ -365,18 +366,9 @@ struct Turn<'a, S> {
     own: VecDeque<Request>,
 }
 
-impl<'a, S: Store> Turn<'a, S> {
+impl<'a, S: Snapshot> Turn<'a, S> {
     fn new(replica: &'a mut Replica, store: &'a mut S, now: Time) -> Turn<'a, S> {
         Turn { replica, store, now, step: Step::default(), own: VecDeque::new() }
-    }
-
-    fn end(mut self) -> Step {
-        while let Some(request) = self.own.pop_front() {
-            let me = self.me();
-            let reply = self.answer(me, request);
-            self.heard(me, reply);
-        }
-        self.step
     }
 
     fn me(&self) -> Member {
@@ -385,12 +377,6 @@ impl<'a, S: Store> Turn<'a, S> {
 
     fn has_bug(&self, bug: Bug) -> bool {
         self.replica.settings.planted == Some(bug)
-    }
-
-    /// The durable state, to be changed.
-    fn durable(&mut self) -> &mut Durable {
-        self.step.persist = true;
-        &mut self.replica.durable
     }
 
     fn held(&self, name: &Name) -> Option<&Held> {
@@ -404,6 +390,23 @@ impl<'a, S: Store> Turn<'a, S> {
         } else {
             self.step.calls.push(Letter { from: me, boot, to, body });
         }
+    }
+}
+
+impl<S: Store> Turn<'_, S> {
+    fn end(mut self) -> Step {
+        while let Some(request) = self.own.pop_front() {
+            let me = self.me();
+            let reply = self.answer(me, request);
+            self.heard(me, reply);
+        }
+        self.step
+    }
+
+    /// The durable state, to be changed.
+    fn durable(&mut self) -> &mut Durable {
+        self.step.persist = true;
+        &mut self.replica.durable
     }
 
     /// Rule 16: a letter counts if it is meant for this very incarnation and comes from no earlier life of its sender.

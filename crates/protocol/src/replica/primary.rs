@@ -4,16 +4,7 @@ use std::sync::Arc;
 
 use super::lead::{HEAVIEST_TAIL, Lead, Place, Progress};
 use super::{Answer, Bug, Marks, Member, Name, Operation, Refusal, Replica, Request, Step, Store, Token, Turn, minted};
-use crate::{Id, Record, Time, Version, Write, Written};
-
-/// Who is asked whether a view stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Whom {
-    /// As many as are needed. Where one of them is silent, the next beat asks the others.
-    Enough,
-    /// All: the beat by which members hear the primary.
-    All,
-}
+use crate::{Record, Time, Version, Write, Written};
 
 impl Replica {
     /// A client wants something. The answer comes with this step or a later one; if this node stops being the primary, it is
@@ -45,35 +36,18 @@ impl Replica {
 impl<S: Store> Turn<'_, S> {
     /// The answer, if it can be given at once.
     fn operate(&mut self, token: Token, operation: Operation) -> Option<Answer> {
-        let id = *operation.id();
-        let Some(name) = self.replica.leads.keys().find(|name| name.range.contains(&id)).copied() else {
-            return Some(Answer::Refused(self.refusal(&id)));
-        };
-        let settings = &self.replica.settings;
-        let lead = self.replica.leads.get(&name)?;
-        let is_full = matches!(operation, Operation::Write(_)) && lead.fills(settings.longest_tail, HEAVIEST_TAIL);
-        if is_full || lead.waiting.len() >= settings.most_waiting {
-            return Some(Answer::Refused(Refusal::Busy));
-        }
-        // Rule 12: nobody knows yet whether the older or the newer content is the true one.
-        let reads_anyway = self.has_bug(Bug::ReadPending) && matches!(operation, Operation::Get(_));
-        if !reads_anyway && lead.open.contains(&id) {
-            return Some(Answer::Refused(Refusal::Pending));
-        }
         match operation {
-            Operation::Get(id) => {
-                let record = self.store.record(&name.area(), &id);
-                self.answer_confirmed(name, token, Answer::read(record))
-            }
-            Operation::Write(write) => self.write(name, token, write),
+            Operation::Get(id) => self.read(token, &id),
+            Operation::Write(write) => match self.serving(&write.id) {
+                Ok((_, lead)) if lead.fills(self.replica.settings.longest_tail, HEAVIEST_TAIL) => {
+                    Some(Answer::Refused(Refusal::Busy))
+                }
+                // Rule 12: its condition may depend on content of which nobody knows yet whether it stands.
+                Ok((_, lead)) if lead.open.contains(&write.id) => Some(Answer::Refused(Refusal::Pending)),
+                Ok((name, _)) => self.write(name, token, write),
+                Err(refusal) => Some(Answer::Refused(refusal)),
+            },
         }
-    }
-
-    fn refusal(&self, id: &Id) -> Refusal {
-        let me = self.me();
-        let held = self.replica.durable.held.values();
-        let is_mine = |view: &super::View| view.range.contains(id) && view.primary == me;
-        if held.into_iter().any(|held| is_mine(&held.view)) { Refusal::Changing } else { Refusal::NotServed }
     }
 
     fn write(&mut self, name: Name, token: Token, write: Write) -> Option<Answer> {
@@ -171,67 +145,6 @@ impl<S: Store> Turn<'_, S> {
         }
     }
 
-    /// Rule 11: what a client is told of the present state waits until a majority has said, asked after the client came, that
-    /// the view still stands.
-    fn answer_confirmed(&mut self, name: Name, token: Token, answer: Answer) -> Option<Answer> {
-        if self.has_bug(Bug::UnconfirmedRead) {
-            return Some(answer);
-        }
-        let counts_old = self.has_bug(Bug::OldConfirmation);
-        let lead = self.replica.leads.get_mut(&name)?;
-        let is_idle = lead.waiting.is_empty();
-        let needed = if is_idle || !counts_old { lead.round + 1 } else { lead.round };
-        lead.waiting.push((needed, token, answer));
-        if is_idle {
-            self.ask_to_confirm(name, Whom::Enough);
-        }
-        None
-    }
-
-    /// One question serves all who were waiting when it was asked.
-    fn ask_to_confirm(&mut self, name: Name, whom: Whom) {
-        let (me, boot) = (self.me(), self.replica.durable.boot);
-        let marks = self.marks(&name);
-        let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
-        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
-        lead.round += 1;
-        let round = lead.round;
-        let answered = std::mem::take(&mut lead.confirmed);
-        let mut others: Vec<Member> = view.others(&me).collect();
-        // Where there is no time, as in the model, there is no beat either that would ask the others.
-        if whom == Whom::Enough && self.replica.settings.suspicion > 0 {
-            // Those first who have answered the last question: they are there.
-            others.sort_by_key(|member| !answered.contains(member));
-            others.truncate(view.majority() - 1);
-        }
-        for member in others {
-            self.ask(member, Request::Confirm { name, boot, round, marks });
-        }
-        self.confirmed(me, name, boot, round);
-    }
-
-    pub(super) fn confirmed(&mut self, from: Member, name: Name, boot: u64, round: u64) {
-        let Some(majority) = self.held(&name).map(|held| held.view.majority()) else { return };
-        let is_this_life = boot == self.replica.durable.boot;
-        let Some(lead) = self.replica.leads.get_mut(&name) else { return };
-        if !is_this_life || round != lead.round || lead.confirmed.len() >= majority {
-            return;
-        }
-        lead.confirmed.insert(from);
-        if lead.confirmed.len() < majority {
-            return;
-        }
-        let waiting = std::mem::take(&mut lead.waiting);
-        let (served, waiting) = waiting.into_iter().partition(|(needed, ..)| *needed <= round);
-        lead.waiting = waiting;
-        let go_on = !lead.waiting.is_empty();
-        let served: Vec<(u64, Token, Answer)> = served;
-        self.step.answers.extend(served.into_iter().map(|(_, token, answer)| (token, answer)));
-        if go_on {
-            self.ask_to_confirm(name, Whom::Enough);
-        }
-    }
-
     /// The view is sealed here, or over. What was under way is left to whoever asks again.
     pub(super) fn stop_leading(&mut self, name: &Name) {
         let Some(lead) = self.replica.leads.remove(name) else { return };
@@ -242,33 +155,11 @@ impl<S: Store> Turn<'_, S> {
         self.step.answers.extend(refused);
     }
 
-    /// A question that has no majority yet is asked again under its number: a later answer is as good. Otherwise a new one is
-    /// asked, for those who may have come since.
-    pub(super) fn ask_to_confirm_again(&mut self, name: Name) {
-        let (me, boot) = (self.me(), self.replica.durable.boot);
-        let marks = self.marks(&name);
-        let Some(view) = self.held(&name).map(|held| held.view.clone()) else { return };
-        let Some(lead) = self.replica.leads.get(&name) else { return };
-        if lead.confirmed.len() >= view.majority() || lead.round == 0 {
-            self.ask_to_confirm(name, Whom::All);
-            return;
-        }
-        let (round, confirmed) = (lead.round, lead.confirmed.clone());
-        for member in view.others(&me).filter(|member| !confirmed.contains(member)) {
-            self.ask(member, Request::Confirm { name, boot, round, marks });
-        }
-    }
-
     /// A member has sealed the view for somebody who may not get any further: then it keeps nothing in this epoch any more, and
     /// the primary goes on in another.
     pub(super) fn sealed_elsewhere(&mut self, name: Name) {
         if self.replica.leads.contains_key(&name) {
             self.replica.waits.entry(name).or_insert(self.now);
         }
-    }
-
-    fn marks(&self, name: &Name) -> Marks {
-        let stable = self.held(name).map_or(0, |held| held.stable);
-        Marks { stable, purged: self.store.purged(&name.area()) }
     }
 }

@@ -1,7 +1,7 @@
 //! What must be so in every state.
 
 use chordal_protocol::Id;
-use chordal_protocol::replica::{Area, Label, Member, Name, Store, Value, View};
+use chordal_protocol::replica::{Area, Label, Member, Name, Snapshot, Value, View};
 
 use crate::history::{Ended, Want, is_linearizable};
 use crate::world::World;

@@ -36,7 +36,7 @@ mod undo;
 
 use std::collections::VecDeque;
 
-use chordal_protocol::replica::{Area, Cursor, Durable, Outcome, Parcel, Store};
+use chordal_protocol::replica::{Area, Cursor, Durable, Outcome, Parcel, Snapshot, Store};
 use chordal_protocol::{Id, Interval, Record, RequestId, Version};
 
 use content::Newest;
@@ -298,7 +298,7 @@ impl Disk {
 }
 
 /// Reads see the newest; writes belong to the step that ends next.
-impl Store for Disk {
+impl Snapshot for Disk {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
         self.newest.parcel(area)?.records.get(id).cloned()
     }
@@ -318,7 +318,9 @@ impl Store for Disk {
     fn page(&self, area: &Area, range: &Interval, after: Option<Cursor>, room: usize) -> (Parcel, Option<Cursor>) {
         self.newest.parcel(area).map(|parcel| parcel.page(range, after, room)).unwrap_or_default()
     }
+}
 
+impl Store for Disk {
     fn put(&mut self, area: &Area, record: &Record) {
         let undo = self.newest.put(area, record);
         self.note(undo);

@@ -62,7 +62,11 @@ impl World<'_> {
         let now = self.time();
         let from = self.hosts[back.number as usize].chord.me().clone();
         let Some(shelf) = &mut self.hosts[back.host].shelf else { return };
-        let step = shelf.keeper.hear(&mut shelf.disk, now, &from, reply);
+        let step = if shelf.keeper.only_confirms(&from, &reply) {
+            shelf.keeper.hear_confirmations(&shelf.disk, now, &from, &reply)
+        } else {
+            shelf.keeper.hear(&mut shelf.disk, now, &from, reply)
+        };
         self.keeper_did(back.host, step, None);
     }
 
@@ -73,7 +77,10 @@ impl World<'_> {
         let Some(shelf) = &mut self.hosts[at].shelf else { return };
         let id = *operation.id();
         shelf.waiting.insert(token, (id, back));
-        let mut step = shelf.keeper.operate(&mut shelf.disk, now, token, operation);
+        let mut step = match operation {
+            Operation::Get(id) => shelf.keeper.read(&shelf.disk, now, token, &id),
+            write @ Operation::Write(_) => shelf.keeper.operate(&mut shelf.disk, now, token, write),
+        };
         let not_served = (token, Answer::Refused(NotDone::NotServed));
         if !step.answers.contains(&not_served) {
             self.keeper_did(at, step, None);

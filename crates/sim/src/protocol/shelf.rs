@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use chordal_protocol::replica::{Store, Token};
+use chordal_protocol::replica::{Snapshot, Token};
 use chordal_protocol::{Contact, Envelope, Id, Interval, Reply, Request, keeper};
 use keeper::Keeper;
 use rand::RngExt;
