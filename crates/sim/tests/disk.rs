@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chordal_protocol::replica::{Area, Ballot, Durable, Label, Member, MemoryStore, Name, Parcel, Store};
+use chordal_protocol::replica::{Area, Ballot, Durable, Label, Member, MemoryStore, Name, Parcel, Snapshot, Store};
 use chordal_protocol::{Content, Id, Interval, Record, RequestId, Version};
 use chordal_sim::disk::{Backup, Counts, Disk, Flaw, NotSynced, SyncId};
 use proptest::prelude::*;

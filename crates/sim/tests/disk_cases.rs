@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chordal_protocol::replica::{Area, Durable, Member, Name, Store};
+use chordal_protocol::replica::{Area, Durable, Member, Name, Snapshot, Store};
 use chordal_protocol::{Content, Id, Interval, Record, RequestId, Version};
 use chordal_sim::disk::{Disk, NotSynced, Pace};
 use rand::SeedableRng;

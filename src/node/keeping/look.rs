@@ -47,7 +47,7 @@ impl Work {
                         begun.push(token);
                         self.keeper.read(&content, now, token, &id)
                     }
-                    Job::Hear { from, reply } => self.keeper.hear_confirmations(&content, now, &from, &reply),
+                    Job::Hear { from, reply } => self.keeper.hear_acknowledgements(&content, now, &from, &reply),
                     _ => Step::default(),
                 };
                 step.calls.extend(more.calls);
@@ -69,7 +69,7 @@ impl Work {
     fn only_looks(&self, job: &Job) -> bool {
         match job {
             Job::Operate { operation: Operation::Get(_), .. } => true,
-            Job::Hear { from, reply } => self.keeper.only_confirms(from, reply),
+            Job::Hear { from, reply } => self.keeper.only_acknowledges(from, reply),
             _ => false,
         }
     }

@@ -353,28 +353,28 @@ impl Keeper {
         step
     }
 
-    /// Goes on with an answer for which nothing has to be written: [`Keeper::hear`] for one of which [`Keeper::only_confirms`].
-    pub fn hear_confirmations<S: Snapshot>(&mut self, store: &S, now: Time, from: &Contact, reply: &Reply) -> Step {
+    /// Goes on with an answer for which nothing has to be written: [`Keeper::hear`] for one of which [`Keeper::only_acknowledges`].
+    pub fn hear_acknowledgements<S: Snapshot>(&mut self, store: &S, now: Time, from: &Contact, reply: &Reply) -> Step {
         let now = self.pulse.time(now);
         let mut step = Step::default();
         let Reply::Letters { letters, age, .. } = reply else { return step };
         for letter in letters {
             self.disks.hear(letter.from, letter.boot, *age);
             self.book.meet(now, from, letter.from);
-            let more = self.replica.hear_confirmation(store, now, letter);
+            let more = self.replica.hear_acknowledgement(store, now, letter);
             self.take(more, &mut step);
         }
         self.ended(&step);
         step
     }
 
-    /// Whether an answer says no more than that views stand, by members who are known, and nobody waits for more than that.
-    pub fn only_confirms(&self, from: &Contact, reply: &Reply) -> bool {
+    /// Whether an answer says no more than that views stand or writes are kept, by members who are known, and nothing waits for a write.
+    pub fn only_acknowledges(&self, from: &Contact, reply: &Reply) -> bool {
         let Reply::Letters { letters, contacts, age } = reply else { return false };
         let is_one = |letter: &Letter<replica::Reply>| {
             letter.from.id == from.id
                 && self.disks.is_same(&letter.from, letter.boot, *age)
-                && self.replica.only_confirms(letter)
+                && self.replica.only_acknowledges(letter)
         };
         contacts.is_empty() && self.none_is_parked() && letters.iter().all(is_one)
     }

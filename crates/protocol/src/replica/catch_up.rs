@@ -6,7 +6,7 @@
 
 use super::lead::{Lead, Place, Unstable};
 use super::tick::AGAIN;
-use super::{Event, Member, Name, Store, Turn};
+use super::{Event, Member, Name, Snapshot, Store, Turn};
 
 /// How many writes a member is sent again at once, and how many bytes, but one write in any case.
 const WINDOW: (usize, usize) = (256, 1 << 20);
@@ -15,6 +15,7 @@ impl<S: Store> Turn<'_, S> {
     /// Sends again what members have not answered, and asks whether the view stands: the beat by which members hear the primary.
     pub(super) fn lead_again(&mut self, name: &Name) {
         self.tell_of_lag(name);
+        self.collect(name);
         let (now, pause) = (self.now, self.replica.settings.suspicion / AGAIN);
         let Some(members) = self.held(name).map(|held| held.view.members.clone()) else { return };
         let Some(lead) = self.replica.leads.get_mut(name) else { return };
@@ -39,26 +40,6 @@ impl<S: Store> Turn<'_, S> {
         self.ask_to_confirm_again(*name);
     }
 
-    /// Who has kept one of what it was sent again is sent the next one, unless that was sent a moment ago anyway.
-    pub(super) fn send_next(&mut self, name: &Name, member: Member, place: Place, kept: u64) {
-        let (now, pause) = (self.now, self.replica.settings.suspicion / AGAIN);
-        let Some(lead) = self.replica.leads.get_mut(name) else { return };
-        let Some(last) = lead.sent_again.get(&member).copied().filter(|last| kept <= *last) else { return };
-        let mut later = lead.tail.range_mut(last + 1..).filter(|(_, write)| write.is_lacking(place));
-        let Some((sequence, write)) = later.next() else {
-            lead.sent_again.remove(&member);
-            return;
-        };
-        let (sequence, is_late) = (*sequence, now.since(write.asked) >= pause);
-        if is_late {
-            write.asked = now;
-        }
-        lead.sent_again.insert(member, sequence);
-        if is_late {
-            self.send_to(name, member, sequence);
-        }
-    }
-
     /// Names those because of whom soon no more writes can be taken. Who is being sent the content, and keeps what it is sent
     /// besides, is waited for: to begin anew would be to send it all again.
     fn tell_of_lag(&mut self, name: &Name) {
@@ -76,6 +57,28 @@ impl<S: Store> Turn<'_, S> {
         };
         if !missing.iter().all(comes_along) {
             self.step.events.push(Event::Lagging(*name, missing));
+        }
+    }
+}
+
+impl<S: Snapshot> Turn<'_, S> {
+    /// Who has kept one of what it was sent again is sent the next one, unless that was sent a moment ago anyway.
+    pub(super) fn send_next(&mut self, name: &Name, member: Member, place: Place, kept: u64) {
+        let (now, pause) = (self.now, self.replica.settings.suspicion / AGAIN);
+        let Some(lead) = self.replica.leads.get_mut(name) else { return };
+        let Some(last) = lead.sent_again.get(&member).copied().filter(|last| kept <= *last) else { return };
+        let mut later = lead.tail.range_mut(last + 1..).filter(|(_, write)| write.is_lacking(place));
+        let Some((sequence, write)) = later.next() else {
+            lead.sent_again.remove(&member);
+            return;
+        };
+        let (sequence, is_late) = (*sequence, now.since(write.asked) >= pause);
+        if is_late {
+            write.asked = now;
+        }
+        lead.sent_again.insert(member, sequence);
+        if is_late {
+            self.send_to(name, member, sequence);
         }
     }
 }

@@ -60,15 +60,19 @@ impl<S: Store> Turn<'_, S> {
         if marks.purged > self.store.purged(&name.area()) {
             self.store.purge(&name.area(), marks.purged);
         }
-        if self.held(&name).is_none_or(|held| held.stable >= marks.stable) {
-            return;
-        }
-        if let Some(held) = self.replica.durable.held.get_mut(&name) {
+        if let Some(held) = self.replica.durable.held.get_mut(&name)
+            && held.stable < marks.stable
+        {
             held.stable = marks.stable;
+            self.collect(&name);
         }
-        // The mark alone may be lost with a crash, and costs no disk: without a tombstone that went because of it, whatever
-        // comes again from below it finds its successor here.
-        if self.store.collect(&name.area(), name.version(marks.stable)) {
+    }
+
+    /// The tombstones below the stable mark go. The mark alone may be lost with a crash, and costs no disk: without a tombstone that
+    /// went because of it, whatever comes again from below it finds its successor here.
+    pub(super) fn collect(&mut self, name: &Name) {
+        let Some(stable) = self.held(name).map(|held| held.stable) else { return };
+        if self.store.collect(&name.area(), name.version(stable)) {
             self.durable();
         }
     }

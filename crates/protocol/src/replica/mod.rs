@@ -3,7 +3,7 @@
 //! The rules are docs/protocol.md, "Content views", and code that enforces one names its number. A file for each notion:
 //! who proposes (`ballot`), [`View`]s and what may follow them (`view`), what they keep (`content`), the messages
 //! (`message`); then what a member does with them: promise and vote (`instance`), propose (`change`), put content where it may
-//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`, `read`), send again what a
+//! be needed (`page`, `prefetch`, `stage`), install it (`install`), serve clients (`lead`, `primary`, `read`, `acknowledged`), send again what a
 //! member lacks (`catch_up`), keep what the primary serves (`member`), ask again (`tick`), and what a person may force
 //! (`recover`).
 //!
@@ -22,6 +22,7 @@
 //! nothing waits for those before it, whose changes it may have read. If that is kept, a crash undoes only steps of which
 //! nobody has heard; that is why the model may take a step for one indivisible thing.
 
+mod acknowledged;
 mod ballot;
 mod catch_up;
 mod change;
@@ -460,7 +461,10 @@ impl<S: Store> Turn<'_, S> {
             Reply::Told { name } => self.told(from, name),
             Reply::Forgotten { name } => self.forgotten(from, name),
             Reply::Content { name, page } => self.fetched(from, name, page),
-            Reply::Stored { name, sequence } => self.stored(from, name, sequence),
+            Reply::Stored { name, sequence } => {
+                self.stored(from, name, sequence);
+                self.collect(&name);
+            }
             Reply::Confirmed { name, boot, round } => self.confirmed(from, name, boot, round),
             Reply::Decided { value } => self.decided(value),
             Reply::Elsewhere { name, later } => self.elsewhere(name, later),

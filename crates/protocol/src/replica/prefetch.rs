@@ -21,8 +21,8 @@ use super::lead::{HEAVIEST_TAIL, Progress};
 use super::stage::Sending;
 use super::tick::{AGAIN, CHANGE};
 use super::{
-    Area, Ballot, Bug, Change, Cursor, Event, Label, Member, Name, Page, Parcel, Replica, Reply, Request, Staged,
-    Store, Turn, Upon, Value, View,
+    Area, Ballot, Bug, Change, Cursor, Event, Label, Member, Name, Page, Parcel, Replica, Reply, Request, Snapshot,
+    Staged, Store, Turn, Upon, Value, View,
 };
 use crate::{RequestId, Time};
 
@@ -79,6 +79,15 @@ impl Replica {
     }
 }
 
+impl<S: Snapshot> Turn<'_, S> {
+    /// Up to where the mark must stay, so that what has not arrived can still be told from what never was.
+    pub(super) fn held_back(&self, name: &Name) -> Option<u64> {
+        let proposal = self.replica.proposals.get(name)?;
+        let is_ahead = matches!(proposal.phase, Phase::Prefetching) && !self.has_bug(Bug::MarkNotHeld);
+        proposal.copies.values().map(|copying| copying.has.stable).min().filter(|_| is_ahead)
+    }
+}
+
 impl<S: Store> Turn<'_, S> {
     // ---- at the primary, while the view serves ----
 
@@ -98,13 +107,6 @@ impl<S: Store> Turn<'_, S> {
             }
         }
         copies
-    }
-
-    /// Up to where the mark must stay, so that what has not arrived can still be told from what never was.
-    pub(super) fn held_back(&self, name: &Name) -> Option<u64> {
-        let proposal = self.replica.proposals.get(name)?;
-        let is_ahead = matches!(proposal.phase, Phase::Prefetching) && !self.has_bug(Bug::MarkNotHeld);
-        proposal.copies.values().map(|copying| copying.has.stable).min().filter(|_| is_ahead)
     }
 
     /// Sends to all what they are at, unless they were sent it a moment ago.
@@ -167,6 +169,7 @@ impl<S: Store> Turn<'_, S> {
                 copying.rounds += u32::from(had_all);
                 copying.has = copying.reading.take().unwrap_or(copying.has);
                 self.settle_stable(&name);
+                self.collect(&name);
                 if self.is_near(&name) {
                     self.seal_after_prefetch(name);
                 } else {
@@ -228,6 +231,7 @@ impl<S: Store> Turn<'_, S> {
         if silent_for >= CHANGE * suspicion || (holds_much && is_late) {
             self.stop_sending_ahead(&name);
             self.settle_stable(&name);
+            self.collect(&name);
         } else if holds_much {
             self.seal_after_prefetch(name);
         } else {

@@ -1,4 +1,4 @@
-//! What the primary of a view does for those who read, and whether it still is the primary: nothing here changes what is kept.
+//! What the primary of a view does without writing: it serves those who read, and asks whether it still is the primary.
 
 use super::lead::Lead;
 use super::{
@@ -25,20 +25,24 @@ impl Replica {
         turn.step
     }
 
-    /// Goes on with an answer of which [`Replica::only_confirms`]: [`Replica::hear`] where nothing is to be written.
-    pub fn hear_confirmation<S: Snapshot>(&mut self, store: &S, now: Time, letter: &Letter<Reply>) -> Step {
+    /// Goes on with an answer that [`Replica::only_acknowledges`]: [`Replica::hear`] where nothing is to be written.
+    pub fn hear_acknowledgement<S: Snapshot>(&mut self, store: &S, now: Time, letter: &Letter<Reply>) -> Step {
         let mut store = store;
         let mut turn = Turn::new(self, &mut store, now);
-        if let Reply::Confirmed { name, boot, round } = letter.body {
-            turn.confirmed(letter.from, name, boot, round);
+        match letter.body {
+            Reply::Confirmed { name, boot, round } => turn.confirmed(letter.from, name, boot, round),
+            Reply::Stored { name, sequence } => turn.stored(letter.from, name, sequence),
+            _ => {}
         }
         turn.step
     }
 
-    /// Whether this says no more than that a view stands, and comes from the life of its sender that is known (rule 16).
-    pub fn only_confirms(&self, letter: &Letter<Reply>) -> bool {
+    /// Whether this says no more than that a view stands or a write is kept, and comes from the life of its sender that is known
+    /// (rule 16).
+    pub fn only_acknowledges(&self, letter: &Letter<Reply>) -> bool {
         let known = self.durable.boots.get(&letter.from).copied().unwrap_or(1);
-        matches!(letter.body, Reply::Confirmed { .. }) && letter.to == self.durable.me && letter.boot == known
+        let is_one = matches!(letter.body, Reply::Confirmed { .. } | Reply::Stored { .. });
+        is_one && letter.to == self.durable.me && letter.boot == known
     }
 }
 

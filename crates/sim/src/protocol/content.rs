@@ -62,8 +62,8 @@ impl World<'_> {
         let now = self.time();
         let from = self.hosts[back.number as usize].chord.me().clone();
         let Some(shelf) = &mut self.hosts[back.host].shelf else { return };
-        let step = if shelf.keeper.only_confirms(&from, &reply) {
-            shelf.keeper.hear_confirmations(&shelf.disk, now, &from, &reply)
+        let step = if shelf.keeper.only_acknowledges(&from, &reply) {
+            shelf.keeper.hear_acknowledgements(&shelf.disk, now, &from, &reply)
         } else {
             shelf.keeper.hear(&mut shelf.disk, now, &from, reply)
         };
