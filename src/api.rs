@@ -51,10 +51,10 @@ pub fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// `POST /seen`: what a node asks that looks for the address to tell others.
+/// `POST /seen`: what a node asks that looks for the address to tell others, or wants to know whether they reach it there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenBody {
-    /// Where it wants to be called back, at the address that it is seen at.
+    /// Where it wants to be called back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_back: Option<CallBack>,
 }
@@ -62,7 +62,11 @@ pub struct SeenBody {
 /// Where a node wants to be called back, and how it is recognised there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallBack {
+    /// The `host:port` that it tells others; without it the one that it is seen at, with this port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr: Option<String>,
     /// The port.
+    #[serde(default)]
     pub port: u16,
     /// The SHA-256 of 32 random bytes that nobody but the node knows, 64 hex digits.
     pub challenge: String,
@@ -81,7 +85,7 @@ pub struct Seen {
     pub reason: Option<String>,
 }
 
-/// `POST /challenge`: what a node is asked that looks for its address, where it is seen.
+/// `POST /challenge`: what a node is asked that wants to be called back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     /// The digest that the node has named.

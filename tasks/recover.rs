@@ -3,10 +3,10 @@
 //! Without a majority nobody can tell what was acknowledged, so nothing happens by itself. A person says that the missing members
 //! are gone for good; then those who are left go on with what they have, or, where nobody is, the range begins again, empty.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use chordal::api::{NodeInfo, NodeRef, RangeInfo, Recovered, Recovery};
+use chordal::api::{NodeInfo, NodeRef, RangeInfo, Recovered, Recovery, join_host_port};
 use chordal::client::NodeClient;
 use chordal_protocol::Id;
 use serde_json::json;
@@ -19,6 +19,10 @@ use crate::views::{self, Kept, Views, interval, named, shown};
 
 /// How long a recovery may take: all members are given time to answer.
 const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long the last node of a ring may take to be a ring of one, and how often it is asked.
+const ALONE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
 
 /// A range that cannot be served.
 enum Lost<'a> {
@@ -39,24 +43,51 @@ impl Lost<'_> {
 
 /// Lists the ranges without a majority, or brings one back.
 pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Report> {
-    context.state.ring()?;
+    if task.node.is_none() {
+        context.state.ring()?;
+    }
     let client = context.client.within(crate::crawl::ANSWER);
-    let (views, crawl) = views::settled(context, &client).await?;
-    ensure!(
-        !crawl.nodes.is_empty(),
-        "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
-    );
-    let Some(wanted) = Wanted::of(task)? else { return list(&views) };
+    let (views, crawl) = views::settled(context, &client, task.node.as_deref()).await?;
+    if crawl.nodes.is_empty() {
+        match (&task.node, crawl.silent.first()) {
+            (Some(_), Some(silent)) => bail!("{}", silent.reason),
+            _ => bail!("no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"),
+        }
+    }
+    let at = task.node.as_ref().map_or(String::new(), |node| format!(" --node {node}"));
+    let Some(wanted) = Wanted::of(task)? else { return list(&views, &at) };
     let lost = wanted.find(&views)?;
     if !task.accept_loss {
-        return warn(&lost, &wanted);
+        return warn(&lost, &wanted, &at);
     }
     let client = context.client.within(TIMEOUT);
+    if let Some(last) = last_one(&crawl) {
+        goes_on_alone(&client, last).await?;
+    }
     match lost {
         Lost::View(view) if !view.present.is_empty() => with_survivors(&client, view).await,
         Lost::View(view) => from_nothing(&client, &view.range, &crawl, &named(view.missing())).await,
         Lost::Gap(gap) => from_nothing(&client, gap, &crawl, "all who kept it").await,
     }
+}
+
+/// The only node that answers, if it has lost its ring.
+fn last_one(crawl: &Crawl) -> Option<&NodeInfo> {
+    let (_, first) = crawl.nodes.first_key_value()?;
+    (crawl.nodes.len() == 1 && first.membership == "isolated").then_some(first)
+}
+
+/// It cannot know by itself that it was not cut off from the others. It becomes a ring of one, which keeps the ring's id: should others
+/// come back, they find each other.
+async fn goes_on_alone(client: &NodeClient, last: &NodeInfo) -> Result<()> {
+    let addr = join_host_port(&last.host, last.port);
+    client.put_succ(&addr, &addr).await.with_context(|| last.name.clone())?;
+    let deadline = Instant::now() + ALONE;
+    while client.node_info(&addr).await?.membership == "isolated" {
+        ensure!(Instant::now() < deadline, "{} is still isolated; its log says more", last.name);
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// What somebody wants to be recovered.
@@ -125,7 +156,7 @@ impl Wanted {
     }
 }
 
-fn list(views: &Views) -> Result<Report> {
+fn list(views: &Views, at: &str) -> Result<Report> {
     let lost: Vec<&Kept> = views.lost().collect();
     let json = json!({ "lost": lost, "gaps": views.gaps });
     if views.are_whole() {
@@ -140,13 +171,15 @@ fn list(views: &Views) -> Result<Report> {
         let dash = || "-".to_owned();
         table.add_row(vec![shown(gap), dash(), "unknown".to_owned(), "nobody".to_owned(), "all".to_owned()]);
     }
-    let advice = "Start the missing nodes again (`tasks start --all`): then nothing is lost. `tasks recover RANGE` says what is \
-                  lost without them.";
+    let advice = format!(
+        "Start the missing nodes again (`tasks start --all`): then nothing is lost. `tasks recover RANGE{at}` says what is lost \
+         without them."
+    );
     Report::new(json, format!("{}\n\n{advice}", output::lines(&table)))
 }
 
 /// What would be lost, and how to go on.
-fn warn(lost: &Lost<'_>, wanted: &Wanted) -> Result<Report> {
+fn warn(lost: &Lost<'_>, wanted: &Wanted, at: &str) -> Result<Report> {
     let (range, text, json) = match lost {
         Lost::View(view) if !view.present.is_empty() => {
             let text = format!(
@@ -169,7 +202,7 @@ fn warn(lost: &Lost<'_>, wanted: &Wanted) -> Result<Report> {
         }
     };
     let how = format!(
-        "start the missing nodes if you can (`tasks start --all`); if they are gone for good, `tasks recover {} --accept-loss`",
+        "start the missing nodes if you can (`tasks start --all`); if they are gone for good, `tasks recover {}{at} --accept-loss`",
         wanted.said()
     );
     let failure = format!("{range} was not recovered, for that loses content: {how}");

@@ -211,11 +211,15 @@ fn joined(mut parts: Vec<Interval>) -> Vec<RangeInfo> {
     parts.iter().map(|part| RangeInfo { lo: part.lo, hi: part.hi, share: part.share() }).collect()
 }
 
-/// Looks at a ring until every range has a majority, or for a while, and returns what was seen last.
-pub(crate) async fn settled(context: &Context, client: &NodeClient) -> Result<(Views, Crawl)> {
+/// Looks at a ring, that of the state file or that of `node`, until every range has a majority, or for a while, and returns what was
+/// seen last.
+pub(crate) async fn settled(context: &Context, client: &NodeClient, node: Option<&str>) -> Result<(Views, Crawl)> {
     let began = Instant::now();
     loop {
-        let running: Vec<String> = context.state.awake()?.iter().map(NodeEntry::addr).collect();
+        let running: Vec<String> = match node {
+            Some(node) => vec![node.to_owned()],
+            None => context.state.awake()?.iter().map(NodeEntry::addr).collect(),
+        };
         let mut seen = crawl(client, running.clone(), &BTreeSet::new()).await;
         let views = Views::of(seen.nodes.values());
         // Members that nobody points to any more may live all the same.

@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{Daemon, Lab, Ran, addr_of, eventually, exchange, get, get_json, rewire, sha256};
 use serde_json::json;
@@ -144,6 +147,129 @@ fn it_is_found_on_closed_rings_as_well() {
         &[&["--memory", "--host", "127.0.0.2", "--advertise", "auto", "--bootstrap", &first.addr], &tls[..]].concat(),
     );
     assert!(line.contains("nobody could call it back") && line.contains("tasks certs --host"), "{line}");
+}
+
+/// A port of loopback where nobody listens.
+fn closed() -> String {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string()
+}
+
+/// How many lines of its log have all of these.
+fn lines_with(node: &Daemon, texts: &[&str]) -> usize {
+    let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+    log.lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
+}
+
+#[test]
+fn a_node_that_nobody_can_call_is_refused_at_the_join() {
+    let lab = Lab::empty();
+    let dir = lab.path();
+    let first = Daemon::start(dir, &["--memory"]);
+    let second = Daemon::start(dir, &["--memory", "--bootstrap", &first.addr]);
+    is_ready(&second.addr);
+    let page = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let of_page = page.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for stream in page.incoming().flatten() {
+            let mut stream = stream;
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let page = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = std::io::Write::write_all(&mut stream, page);
+        }
+    });
+    let closed = closed();
+    for (told, reason) in [
+        (&closed, "Connection refused"),
+        (&second.addr, "another node answers at"),
+        (&of_page, "404 Not Found and no problem document"),
+    ] {
+        // Whatever the number of attempts, it makes no sense to go on.
+        for attempts in ["1", "forever"] {
+            let join = ["--memory", "--advertise", told, "--bootstrap", &first.addr, "--join-attempts", attempts];
+            let line = refused(dir, &join);
+            assert!(line.contains(reason) && line.contains(&first.addr), "{line}");
+            let says = ["nobody can call this node at", told.as_str(), "--advertise", "firewall"];
+            assert!(says.iter().all(|text| line.contains(text)), "{line}");
+        }
+        assert_eq!(lines_with(&first, &["WARN", "cannot be called at", told, reason]), 1, "once is enough");
+    }
+    assert_eq!(lines_with(&first, &["new predecessor", &closed]), 0, "it was never taken for a neighbour");
+    assert_eq!(lines_with(&second, &["new predecessor", &closed]), 0, "it was never taken for a neighbour");
+
+    lab.ok(&["certs", "--dir", "certs"]);
+    let tls = ["--memory", "--tls-cert", "certs/node.pem", "--tls-key", "certs/node.key", "--tls-ca", "certs/ca.pem"];
+    let first = Daemon::start(dir, &tls);
+    let line = refused(dir, &[&tls[..], &["--host", "127.0.0.2", "--bootstrap", &first.addr]].concat());
+    assert!(line.contains("nobody can call this node at 127.0.0.2:"), "{line}");
+    assert!(line.contains("its certificate is for other addresses than this one"), "{line}");
+    let other = ["--advertise", "localhost", "--bootstrap", &first.addr];
+    Daemon::start(dir, &[&tls[..], &other].concat());
+}
+
+/// A port of loopback that leads to another, until it is told to lead nowhere.
+struct Forward {
+    stop: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Forward {
+    fn start(from: &str, to: &str) -> Forward {
+        let listener = TcpListener::bind(from).expect("the port");
+        let (stop, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stopped, kept, to) = (Arc::clone(&stop), Arc::clone(&streams), to.to_owned());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(there) = TcpStream::connect(&to) else { continue };
+                for (from, into) in [(&stream, &there), (&there, &stream)] {
+                    let (mut from, mut into) =
+                        (from.try_clone().expect("a socket"), into.try_clone().expect("a socket"));
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut into);
+                        let _ = into.shutdown(Shutdown::Both);
+                    });
+                }
+                kept.lock().expect("no thread has failed").extend([stream, there]);
+            }
+        });
+        Forward { stop, streams, thread: Some(thread) }
+    }
+
+    fn cut(mut self, from: &str) {
+        self.stop.store(true, Ordering::Relaxed);
+        TcpStream::connect(from).expect("it wakes up");
+        self.thread.take().expect("it runs").join().expect("it has ended");
+        for stream in self.streams.lock().expect("no thread has failed").iter() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn a_member_that_nobody_can_call_any_more_says_so_and_does_not_come_back() {
+    let lab = Lab::empty();
+    let dir = lab.path();
+    let first = Daemon::start(dir, &["--memory"]);
+    let second = Daemon::start(dir, &["--memory", "--bootstrap", &first.addr]);
+    let (outside, inside) = (closed(), closed());
+    let forward = Forward::start(&outside, &inside);
+    let join =
+        [["--data-dir", "d", "--port", port(&inside)], ["--advertise", &outside, "--bootstrap", &first.addr]].concat();
+    let third = Daemon::start(dir, &join);
+    assert_eq!(third.addr, outside);
+    forward.cut(&outside);
+    log_says(&third, &format!("nobody can call this node at {outside}"));
+    drop(third);
+    let line = refused(dir, &join);
+    assert!(line.contains(&format!("nobody can call this node at {outside}")), "{line}");
+    // With the way open again it goes on.
+    let _forward = Forward::start(&outside, &inside);
+    let third = Daemon::start(dir, &join);
+    is_ready(&second.addr);
+    share(&second.addr, &third.addr);
 }
 
 #[test]

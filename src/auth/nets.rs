@@ -69,11 +69,46 @@ impl Nets {
 
     /// Why an address is not called.
     pub(crate) fn refusal(&self, ip: IpAddr) -> String {
-        let allowed = match self {
-            Nets::Named(nets) => nets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and "),
-            Nets::Like(_) => "addresses like its own".to_owned(),
+        let own = match self {
+            Nets::Named(nets) => {
+                let nets: Vec<String> = nets.iter().map(IpNet::to_string).collect();
+                return format!(
+                    "{ip} is not in the nets that this node calls, {}: --allow-net names them",
+                    nets.join(" and ")
+                );
+            }
+            Nets::Like(own) => own,
         };
-        format!("{ip} is none that this node calls: that are {allowed}; --allow-net names others")
+        if own.iter().all(|own| *own == Reach::Loopback) {
+            return format!(
+                "{ip} is not on this machine, and this node listens on loopback only, so nobody on another machine can call it: \
+                 start it with --host and an address of this machine, and with --secret-file or --tls-cert, which such a node needs"
+            );
+        }
+        if reach(ip) == Reach::Loopback {
+            return format!(
+                "{ip} leads no further than this machine, and this node tells others an address that does: name the other by an \
+                 address that all can reach, or start this one with --host {ip} for a ring of this machine alone"
+            );
+        }
+        let own: Vec<&str> = own.iter().map(|own| own.name()).collect();
+        format!(
+            "{ip} is {}, and this node calls only what is like its own address, {}: --allow-net names other nets",
+            reach(ip).name(),
+            own.join(" or ")
+        )
+    }
+}
+
+impl Reach {
+    fn name(self) -> &'static str {
+        match self {
+            Reach::Nowhere => "no address of one machine",
+            Reach::Loopback => "loopback",
+            Reach::LinkLocal => "link-local",
+            Reach::Private => "private",
+            Reach::Global => "public",
+        }
     }
 }
 
@@ -134,6 +169,23 @@ mod tests {
             assert!(!never.iter().any(|other| may(listens, other)), "{listens}");
         }
         assert!(!Nets::before_it_knows(&["10.1.0.0/16".parse().unwrap()], ip("::")).allow(ip("10.2.0.1")));
+    }
+
+    #[test]
+    fn who_is_refused_hears_what_to_do() {
+        for (own, other, told) in [
+            ("127.0.0.1", "10.0.0.6", "listens on loopback only"),
+            ("10.0.0.7", "127.0.0.1", "with --host 127.0.0.1"),
+            (
+                "10.0.0.7",
+                "203.0.113.7",
+                "203.0.113.7 is public, and this node calls only what is like its own address, private",
+            ),
+            ("203.0.113.7", "169.254.169.254", "is link-local"),
+        ] {
+            let refusal = Nets::new(&[], &[ip(own)]).refusal(ip(other));
+            assert!(refusal.contains(told), "{refusal}");
+        }
     }
 
     #[test]

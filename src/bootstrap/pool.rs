@@ -345,7 +345,7 @@ async fn ring_through(sources: &[Source], attempts: u32) -> Result<(String, Stri
 
 async fn ask_ring(client: &NodeClient, source: &Source) -> Result<(String, String), String> {
     let members = source.members(client).await.map_err(|error| error.to_string())?;
-    let mut reason = format!("{source} names nobody");
+    let mut reason = String::new();
     for member in members {
         match timeout(Duration::from_secs(5), client.node_info(&member)).await {
             Ok(Ok(node)) => match node.ring {

@@ -125,8 +125,15 @@ async fn run(args: BootstrapArgs, state: Option<StateFile>, ready: impl FnOnce(&
     if !addr.ip().is_loopback() {
         tracing::warn!(
             %addr,
-            "the service answers everybody who can reach it; its nodes listen on the loopback of this machine, so that nobody on \
-             another one can join through them (docs/bootstrap.md)"
+            "the service answers everybody who can reach it, without a key: addresses of its nodes, its state and its metrics. Its nodes \
+             listen on the loopback of this machine, so that nobody on another one can join through them (docs/bootstrap.md)"
+        );
+    }
+    if let Some(host) = &args.external_address {
+        tracing::warn!(
+            external = %host,
+            "the ring of this service is open: whoever forwards ports of that host to its nodes opens it to everybody who reaches them \
+             (docs/security.md)"
         );
     }
     let node_port =

@@ -32,6 +32,14 @@ pub enum Error {
         /// What was odd about the answer.
         reason: String,
     },
+    /// A bootstrap service was asked, or something that was taken for one, and named no member of a ring.
+    #[error("{service} names nobody: {reason}")]
+    NobodyNamed {
+        /// Its URL.
+        service: String,
+        /// What came instead of members.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -39,14 +47,16 @@ impl Error {
     pub fn status(&self) -> Option<u16> {
         match self {
             Error::Problem { problem, .. } => Some(problem.status),
-            Error::Unreachable { .. } | Error::Garbled { .. } => None,
+            Error::Unreachable { .. } | Error::Garbled { .. } | Error::NobodyNamed { .. } => None,
         }
     }
 
     /// What happened, without the address and without advice: for a sentence that has both.
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Error::Unreachable { reason, .. } | Error::Garbled { reason, .. } => reason,
+            Error::Unreachable { reason, .. } | Error::Garbled { reason, .. } | Error::NobodyNamed { reason, .. } => {
+                reason
+            }
             Error::Problem { problem, .. } => told(problem),
         }
     }
@@ -54,7 +64,7 @@ impl Error {
     /// Whether another node may well do what this one did not: it is silent, busy, or not part of the ring right now.
     pub fn is_worth_asking_another(&self) -> bool {
         match self {
-            Error::Unreachable { .. } | Error::Garbled { .. } => true,
+            Error::Unreachable { .. } | Error::Garbled { .. } | Error::NobodyNamed { .. } => true,
             Error::Problem { problem, .. } => matches!(problem.status, 421 | 429 | 502..=504),
         }
     }

@@ -1,12 +1,22 @@
 //! `/kv`: values as they are, with tags and conditions, and many at once.
 
+use std::time::Duration;
+
 use chordal_protocol::{Condition, RequestId};
 use reqwest::Method;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, IF_NONE_MATCH, MAX_FORWARDS};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, MAX_FORWARDS,
+};
 
 use super::transport::{Answer, Ask, garbled};
 use super::{Error, NodeClient, REQUEST_ID, in_query};
 use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag, fitting_type};
+
+/// What a client would like.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// How much of the time for a request is left for its way.
+const ON_THE_WAY: Duration = Duration::from_millis(200);
 
 /// The values of a ring, through one of its nodes. [`NodeClient::kv`] makes it.
 ///
@@ -20,6 +30,8 @@ pub struct Kv<'a> {
     pub(super) client: &'a NodeClient,
     pub(super) addr: &'a str,
     pub(super) direct: bool,
+    /// How long an answer is waited for.
+    pub(super) wait: Duration,
 }
 
 /// A value.
@@ -69,6 +81,11 @@ impl<'a> Kv<'a> {
     /// the status 421, whose hint names who does, and nothing has happened. Keys that travel in the bulk form are passed on.
     pub fn direct(self) -> Kv<'a> {
         Kv { direct: true, ..self }
+    }
+
+    /// The same, of which the answer is waited for so long: the node shall say by then what stands in the way.
+    pub(super) fn within(self, wait: Duration) -> Kv<'a> {
+        Kv { wait, ..self }
     }
 
     /// The value of a key; `None` if nothing is stored there.
@@ -191,6 +208,11 @@ impl<'a> Kv<'a> {
 
     /// To this node, or to the owner through it.
     fn addressed(&self, ask: Ask) -> Ask {
+        // What stands in the way is to be heard before the time for asking is over.
+        let ask = match self.wait.saturating_sub(ON_THE_WAY) {
+            Duration::ZERO => ask,
+            wait => ask.header(PREFER, format!("wait={:.2}", wait.as_secs_f32())),
+        };
         if self.direct { ask.header(MAX_FORWARDS, "0") } else { ask }
     }
 

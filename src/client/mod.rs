@@ -106,7 +106,7 @@ impl NodeClient {
 
     /// The values of the ring in HTTP's own words, through the node at `addr`.
     pub fn kv<'a>(&'a self, addr: &'a str) -> Kv<'a> {
-        Kv { client: self, addr, direct: false }
+        Kv { client: self, addr, direct: false, wait: self.transport.timeout() }
     }
 
     /// Everything that the node tells about itself.

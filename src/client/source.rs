@@ -17,6 +17,9 @@ const LARGEST_ANSWER: usize = 64 << 10;
 /// How many of the addresses that it names are used.
 const MOST_PEERS: usize = 32;
 
+/// What a bootstrap service answers.
+const EXPECTED: &str = r#"{"initial_peers": ["host:port"]}"#;
+
 /// The longest host name of the DNS.
 const LONGEST_HOST: usize = 253;
 
@@ -84,16 +87,29 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// The members, `host:port`, that it stands for: itself, or those that the service names, at most 32. None if the service
-    /// named none that can be used.
+    /// The members, `host:port`, that it stands for: itself, or those that the service names, at least one and at most 32.
     pub async fn members(&self, client: &NodeClient) -> Result<Vec<String>, Error> {
         let (addr, path) = match self {
             Source::Member(addr) => return Ok(vec![addr.clone()]),
             Source::Service { addr, path } => (addr, path),
         };
         let ask = Ask::get(addr, path.clone()).at_most(LARGEST_ANSWER);
-        let named: InitialPeers = client.transport.json(ask).await?;
-        Ok(named.initial_peers.into_iter().filter(|peer| check_member(peer).is_ok()).take(MOST_PEERS).collect())
+        let nobody = |reason: String| Error::NobodyNamed { service: self.to_string(), reason };
+        let named: InitialPeers = client.transport.json(ask).await.map_err(|error| match error {
+            Error::Garbled { reason, .. } => {
+                nobody(format!("expected was {EXPECTED}, and what came is something else ({reason})"))
+            }
+            error => error,
+        })?;
+        if named.initial_peers.is_empty() {
+            return Err(nobody("its list is empty".to_owned()));
+        }
+        let is_member = |peer: &String| check_member(peer).is_ok();
+        let members: Vec<String> = named.initial_peers.into_iter().filter(is_member).take(MOST_PEERS).collect();
+        if members.is_empty() {
+            return Err(nobody(format!("expected was {EXPECTED}, and nothing in its list is host:port")));
+        }
+        Ok(members)
     }
 }
 

@@ -25,11 +25,12 @@ use crate::auth::{self, ClientLimits, Key, KeyRing, Refused, Replays, Role, Secu
 use crate::node::frames;
 
 /// The routes that only nodes may use, and those who run the ring. What changes something and is not of clients is theirs, too.
-pub(super) const OF_NODES: [(&str, &str); 9] = [
+pub(super) const OF_NODES: [(&str, &str); 10] = [
     ("POST", "/recover"),
     ("POST", "/peer"),
     ("GET", "/peer"),
     ("POST", "/seen"),
+    ("POST", "/challenge"),
     ("POST", "/dht/join"),
     ("POST", "/dht/leave"),
     ("GET", "/dht/leave"),

@@ -4,9 +4,11 @@
 //! version, and conditions on tags are checked by the owner, at one moment with the write. Clients that know the owner ask it
 //! with `Max-Forwards: 0`: who does not own the key then names who does (421), and the client learns.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use chordal_protocol::{Condition, Content, Id, Record, RequestId, Version, Write, Written};
 
@@ -21,6 +23,9 @@ const LONGEST_TYPE: usize = 255;
 
 /// What a value is that was sent without a type.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
+
+/// What who asks would like.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// `GET /kv/{key}` and `HEAD /kv/{key}`.
 pub(super) async fn get(State(node): State<Node>, uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -104,32 +109,36 @@ async fn remove(State(node): State<Node>, request: Request, name: RequestId) -> 
     }
 }
 
-/// Who shall do what is asked.
+/// Who shall do what is asked, and for how long it is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// The owner, wherever it is.
-    Ring,
-    /// This node or nobody.
-    Here,
+struct Reach {
+    /// Whether this node does it, or nobody.
+    is_here: bool,
+    /// If that is less than the node tries by itself.
+    wait: Option<Duration>,
 }
 
 impl Reach {
     /// `Max-Forwards: 0` (RFC 9110, section 7.6.2): the request is not passed on. Other numbers are no bound for a lookup.
+    /// `Prefer: wait=SECONDS` (RFC 7240, section 4.3, here with fractions too): who asks waits no longer, and wants to know by
+    /// then what stands in the way.
     fn of(headers: &HeaderMap) -> Reach {
-        if headers.get(header::MAX_FORWARDS).is_some_and(|most| most == "0") { Reach::Here } else { Reach::Ring }
+        let is_here = headers.get(header::MAX_FORWARDS).is_some_and(|most| most == "0");
+        let preferred = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let mut preferences = preferred.flat_map(|value| value.split(',').map(str::trim));
+        let wait = preferences.find_map(|preference| preference.strip_prefix("wait=")?.parse().ok());
+        Reach { is_here, wait: wait.and_then(|wait| Duration::try_from_secs_f64(wait).ok()) }
     }
 
     async fn read(self, node: &Node, id: Id) -> Result<Option<Record>, NodeError> {
-        match self {
-            Reach::Ring => Ok(node.read(id).await?.0),
-            Reach::Here => node.read_here(id).await,
-        }
+        if self.is_here { node.read_here_for(id, self.wait).await } else { Ok(node.read_for(id, self.wait).await?.0) }
     }
 
     async fn write(self, node: &Node, write: Write) -> Result<Written, NodeError> {
-        match self {
-            Reach::Ring => Ok(node.write(write).await?.0),
-            Reach::Here => node.write_here(write).await,
+        if self.is_here {
+            node.write_here_for(write, self.wait).await
+        } else {
+            Ok(node.write_for(write, self.wait).await?.0)
         }
     }
 }

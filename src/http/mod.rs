@@ -93,6 +93,7 @@ fn table() -> Table {
         .post("/peer", peer::answer)
         .get("/peer", peer::open)
         .post("/seen", seen::seen)
+        .post("/challenge", seen::challenge)
         .get("/store/{*value}", lab::store)
         .get("/lookup/{*key}", lab::lookup)
         .get("/dht/leave", lab::leave)

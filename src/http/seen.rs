@@ -1,16 +1,16 @@
-//! What a node asks others that looks for the address to tell, and what it is asked itself meanwhile.
+//! What a node asks others that looks for the address to tell, or wants to know whether it is reached there, and what it is asked
+//! itself meanwhile.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::{Json, Router};
-use sha2::{Digest as _, Sha256};
 
 use super::authenticate::{Ends, Gate};
 use super::{ApiError, Kind, answering_before_start, body, health, layered};
 use crate::api::{Challenge, Response, Seen, SeenBody};
 use crate::auth::Security;
-use crate::node::{Node, NotCalledBack};
+use crate::node::{Node, NotCalledBack, Proof};
 
 /// The largest body of either.
 const BODY: usize = 1 << 10;
@@ -31,12 +31,19 @@ pub(super) async fn seen(State(node): State<Node>, request: Request) -> Result<J
     })
 }
 
-/// What a node answers that looks for its address: the challenge whose response is `known`, and nothing else yet.
-pub(crate) fn before_start(security: &Security, known: [u8; 32]) -> Router {
+/// `POST /challenge`: proves that this is the node that has made the challenge.
+pub(super) async fn challenge(State(node): State<Node>, request: Request) -> Result<Json<Response>, ApiError> {
+    proven(request, |asked| node.proves(asked)).await
+}
+
+/// What a node answers that looks for its address: the challenge that it has made, and nothing else yet.
+pub(crate) fn before_start(security: &Security, proof: Proof) -> Router {
+    let challenge =
+        async |State(proof): State<Arc<Proof>>, request: Request| proven(request, |asked| proof.response(asked)).await;
     let router = Router::new()
         .route("/challenge", axum::routing::post(challenge))
         .route("/health/live", axum::routing::get(health::live))
-        .with_state(Arc::new(known));
+        .with_state(Arc::new(proof));
     let router = answering_before_start(router);
     // Whatever address it was called at, only somebody who was told the challenge gets the response.
     layered(match Gate::by_any_name(security) {
@@ -45,11 +52,10 @@ pub(crate) fn before_start(security: &Security, known: [u8; 32]) -> Router {
     })
 }
 
-/// `POST /challenge`: proves that this is the node that has made the challenge.
-async fn challenge(State(known): State<Arc<[u8; 32]>>, request: Request) -> Result<Json<Response>, ApiError> {
+async fn proven(
+    request: Request,
+    prove: impl FnOnce(&Challenge) -> Option<Response>,
+) -> Result<Json<Response>, ApiError> {
     let asked: Challenge = body::json(request, BODY, r#"{"challenge": "…"}"#).await?;
-    if asked.challenge != hex::encode(Sha256::digest(*known)) {
-        return Err(ApiError::new(Kind::Conflict, "this node has made another challenge"));
-    }
-    Ok(Json(Response { response: hex::encode(*known) }))
+    prove(&asked).map(Json).ok_or_else(|| ApiError::new(Kind::Conflict, "this node has not made that challenge"))
 }

@@ -276,7 +276,7 @@ impl Driver {
         let silent = |reason: &str| Reply::Refused(Refusal::Settled(format!("it does not answer: {reason}")));
         match tokio::time::timeout(INVITATION, self.ask(joiner, Request::Invite(ring))).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(NoAnswer(reason))) => silent(&reason),
+            Ok(Err(NoAnswer { reason, .. })) => silent(&reason),
             Err(_) => silent("no answer in time"),
         }
     }

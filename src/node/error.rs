@@ -22,7 +22,7 @@ pub enum NodeError {
         reason: String,
     },
     /// The deadline passed. For a write the outcome is unknown: it may have happened.
-    #[error("no answer within {} s: {reason}", .waited.as_secs_f32())]
+    #[error("no answer within {:.1} s: {reason}", .waited.as_secs_f32())]
     Deadline {
         /// How long it was tried.
         waited: Duration,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Membership, Procedure, Reply, Request, Ring};
 
+use super::reached::{CALLS, CalledBack};
 use super::surroundings::Surroundings;
-use super::{Config, Node, NodeError, StartError};
+use super::{Config, NoAnswer, Node, NodeError, StartError};
 use crate::client::{Error, NodeClient, Source};
 use crate::pauses::Pauses;
 
@@ -22,16 +23,15 @@ pub(super) async fn members_of(
     around: &Surroundings,
     client: &NodeClient,
     me: Option<&str>,
-) -> (Vec<String>, Option<String>) {
-    let mut members: Vec<String> = Vec::new();
-    let mut missing = None;
+) -> (Vec<String>, Vec<String>) {
+    let (mut members, mut missing) = (Vec::new(), Vec::new());
     if config.seeks()
         && let Some(found) = around.members().await
     {
         let ring = config.discover.as_deref().unwrap_or_default();
-        missing = (found.is_empty() && config.bootstrap.is_empty()).then(|| {
-            format!("nobody on the local network says that it is a node of the ring `{ring}`: its first node is started with --discover --begin")
-        });
+        if found.is_empty() && config.bootstrap.is_empty() {
+            missing.push(format!("nobody on the local network says that it is a node of the ring `{ring}`: its first node is started with --discover --begin"));
+        }
         members.extend(found);
     }
     for source in &config.bootstrap {
@@ -44,16 +44,52 @@ pub(super) async fn members_of(
                 let before = members.len();
                 members.extend(found.into_iter().filter(|addr| Some(addr.as_str()) != me));
                 if members.len() == before {
-                    missing = Some(match me {
-                        Some(_) => format!("{source} names nobody but this node"),
-                        None => format!("{source} names nobody"),
-                    });
+                    missing.push(format!("{source} names nobody but this node"));
                 }
             }
-            Err(error) => missing = Some(error),
+            Err(error) => missing.push(error),
         }
     }
     (members, missing)
+}
+
+/// Why one of those who were named is of no help, and what a person could look at.
+#[derive(Debug, PartialEq, Eq)]
+struct Obstacle {
+    reason: String,
+    cure: Cure,
+}
+
+/// What a person could look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cure {
+    /// What the reason says.
+    Itself,
+    /// The same, and it will not pass.
+    Settings,
+    /// The way there: nobody answers.
+    Way,
+    /// The name, which leads nowhere.
+    Name,
+}
+
+impl Obstacle {
+    fn new(reason: impl Into<String>, cure: Cure) -> Obstacle {
+        Obstacle { reason: reason.into(), cure }
+    }
+}
+
+/// Each one's own reason.
+fn reasons(obstacles: &[Obstacle]) -> String {
+    obstacles.iter().map(|obstacle| obstacle.reason.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+/// What a person could look at, as questions.
+fn advice(obstacles: &[Obstacle]) -> String {
+    let has = |cure| obstacles.iter().any(|obstacle| obstacle.cure == cure);
+    let way = "Is a node of that ring running there, is the port right, and does a firewall let it through? ";
+    let questions = [(Cure::Name, "Is the name right? "), (Cure::Way, way)];
+    questions.into_iter().filter(|(cure, _)| has(*cure)).map(|(_, question)| question).collect()
 }
 
 impl Node {
@@ -89,8 +125,8 @@ impl Node {
 
     /// Those to join through, as far as bootstrap services could be asked, without this node itself; and why there are not
     /// more.
-    async fn named(&self, client: &NodeClient) -> (Vec<Contact>, Option<String>) {
-        let me = self.contact().addr;
+    async fn named(&self, client: &NodeClient) -> (Vec<Contact>, Vec<String>) {
+        let me = self.addr();
         let (members, missing) = members_of(&self.inner.config, &self.inner.around, client, Some(&me)).await;
         (members.iter().map(|addr| Contact::at(addr.as_str(), "")).collect(), missing)
     }
@@ -104,7 +140,7 @@ impl Node {
             for contact in &named {
                 self.inner.driver.lock().chord.remember(contact);
             }
-            if missing.is_none() || self.inner.config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
+            if missing.is_empty() || self.inner.config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
                 return;
             }
             tokio::time::sleep(pauses.next()).await;
@@ -122,68 +158,128 @@ impl Node {
     /// asked anew for each attempt, for whom they named last may be gone. Those of the ring that it has `left` come last.
     pub(super) async fn join(&self, left: Vec<Contact>) -> Result<(), StartError> {
         let config = &self.inner.config;
-        let driver = &self.inner.driver;
+        if !config.seeks() && config.bootstrap.iter().all(|addr| *addr == self.addr()) && left.is_empty() {
+            return Err(StartError::Join(format!(
+                "--bootstrap names {}, which is what this node tells others itself, and a node cannot join a ring through itself; \
+                 name another member",
+                self.addr()
+            )));
+        }
         let client = NodeClient::with_timeout(SERVICE);
-        let only_itself = !config.seeks() && config.bootstrap.iter().all(|addr| *addr == self.contact().addr);
         let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
-        let mut reason = String::new();
-        for attempt in 1.. {
+        let mut unreached = 0;
+        let of = config.join_attempts.map_or("as many as it takes".to_owned(), |attempts| attempts.to_string());
+        let mut attempt = 1;
+        let obstacles = loop {
             let (mut contacts, missing) = self.named(&client).await;
             contacts.extend(left.iter().cloned());
-            let mut silent = None;
-            if !contacts.is_empty() || only_itself {
-                silent = self.asked_for_room(&contacts).await.map_err(|error| StartError::Join(error.to_string()))?;
-                driver.run(Procedure::Join { contacts }).await;
-            } else if let Some(missing) = missing {
-                reason = missing;
-            }
-            if driver.lock().chord.membership() == Membership::Joined {
+            let mut obstacles: Vec<_> = missing.into_iter().map(|it| Obstacle::new(it, Cure::Itself)).collect();
+            if self.joined_through(contacts, &mut obstacles, &mut unreached).await? {
                 return Ok(());
             }
-            if let Some(failure) = driver.happenings.take_join_failure() {
-                if !failure.may_pass {
-                    return Err(StartError::Join(failure.reason));
-                }
-                // Procedures know no more than that there was no answer; people want to know why.
-                reason = silent.unwrap_or(failure.reason);
+            if !obstacles.is_empty() && obstacles.iter().all(|obstacle| obstacle.cure == Cure::Settings) {
+                return Err(StartError::Join(reasons(&obstacles)));
             }
-            let of = config.join_attempts.map_or("as many as it takes".to_owned(), |attempts| attempts.to_string());
             if config.join_attempts.is_some_and(|attempts| attempt >= attempts) {
-                break;
+                break obstacles;
             }
-            tracing::warn!(attempt, %of, %reason, "could not join; trying again");
-            tokio::time::sleep(pauses.next()).await;
-        }
+            let (pause, reasons) = (pauses.next(), reasons(&obstacles));
+            let seconds = pause.as_secs_f32();
+            tracing::warn!("could not join, attempt {attempt} of {of}: {reasons}; trying again in {seconds:.1} s");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        };
         let mut through = config.bootstrap.clone();
         through.extend(left.iter().map(|contact| contact.addr.clone()));
         through.extend(config.seeks().then(|| "nodes on the local network".to_owned()));
         Err(StartError::Join(format!(
-            "{} attempts through {} failed, the last because {reason}. Is a node of that ring running there, is the port right, and \
-             does a firewall let it through? --join-attempts forever goes on trying",
-            config.join_attempts.unwrap_or_default(),
+            "{attempt} attempt{} through {} failed, the last because {}. {}--join-attempts forever goes on trying",
+            if attempt == 1 { "" } else { "s" },
             through.join(", "),
+            reasons(&obstacles),
+            advice(&obstacles),
         )))
     }
 
-    /// Whether the ring of the first of these that answers takes one more node. If none of them is a member, what is wrong with the
-    /// first that gave no answer of use.
-    async fn asked_for_room(&self, contacts: &[Contact]) -> Result<Option<String>, NodeError> {
-        let mut silent = None;
-        for contact in contacts {
-            match self.inner.driver.ask(contact, Request::Hello).await {
-                Ok(Reply::Hello { me, ring: Some(ring), membership }) if membership.is_member() => {
-                    if ring.is_full() {
-                        self.check_room(&me, &self.contact().id).await?;
-                    }
-                    return Ok(None);
+    /// One attempt. Counts how often nobody could call this node back; an error is what trying again would not change.
+    async fn joined_through(
+        &self,
+        contacts: Vec<Contact>,
+        obstacles: &mut Vec<Obstacle>,
+        unreached: &mut u32,
+    ) -> Result<bool, StartError> {
+        let driver = &self.inner.driver;
+        let member = self.member_among(&contacts, obstacles).await;
+        let Some(first) = member.map_err(|error| StartError::Join(error.to_string()))? else { return Ok(false) };
+        let contacts = &contacts[first..];
+        // Those before have given no answer of use.
+        let members: Vec<String> = contacts.iter().map(|contact| contact.addr.clone()).collect();
+        match self.called_back_by(&members, &self.asking_client()).await {
+            CalledBack::Yes => {}
+            CalledBack::No(reason) => {
+                *unreached += 1;
+                if *unreached >= CALLS {
+                    return Err(reason.into());
                 }
-                Ok(_) => {}
-                Err(no_answer) => {
-                    silent = silent.or(Some(format!("{contact} gives no answer that can be used: {no_answer}")));
-                }
+                obstacles.push(Obstacle::new(reason.in_short(), Cure::Itself));
+                return Ok(false);
+            }
+            CalledBack::Unknown(reason) => {
+                obstacles.push(Obstacle::new(reason, Cure::Itself));
+                return Ok(false);
             }
         }
-        Ok(silent)
+        driver.happenings.awaits_join(true);
+        driver.run(Procedure::Join { contacts: contacts.to_vec() }).await;
+        driver.happenings.awaits_join(false);
+        if driver.lock().chord.membership() == Membership::Joined {
+            return Ok(true);
+        }
+        if let Some(failure) = driver.happenings.take_join_failure() {
+            if !failure.may_pass {
+                return Err(StartError::Join(failure.reason));
+            }
+            obstacles.push(Obstacle::new(failure.reason, Cure::Itself));
+        }
+        Ok(false)
+    }
+
+    /// Which of these is the first that answers as a member of a ring, if that takes one more node; and what is wrong with those
+    /// before it.
+    async fn member_among(
+        &self,
+        contacts: &[Contact],
+        obstacles: &mut Vec<Obstacle>,
+    ) -> Result<Option<usize>, NodeError> {
+        for (number, contact) in contacts.iter().enumerate() {
+            let addr = &contact.addr;
+            obstacles.push(match tokio::net::lookup_host(addr).await {
+                Err(error) => Obstacle::new(format!("{addr}: {error}"), Cure::Name),
+                Ok(_) => match self.inner.nets.refused(addr).await {
+                    Some(refusal) => Obstacle::new(refusal, Cure::Settings),
+                    None => match self.inner.driver.ask(contact, Request::Hello).await {
+                        Ok(Reply::Hello { me, ring: Some(ring), membership }) if membership.is_member() => {
+                            if ring.is_full() {
+                                self.check_room(&me, &self.contact().id).await?;
+                            }
+                            return Ok(Some(number));
+                        }
+                        Ok(Reply::Hello { me, membership, .. }) => {
+                            Obstacle::new(format!("{me} is not a member of a ring now ({membership})"), Cure::Itself)
+                        }
+                        Ok(Reply::Refused(refusal)) => Obstacle::new(format!("{addr}: {refusal}"), Cure::Itself),
+                        Ok(_) => Obstacle::new(format!("{addr} answered another question"), Cure::Itself),
+                        Err(NoAnswer { reason, answers: true }) => {
+                            Obstacle::new(format!("{addr} gives no answer that can be used: {reason}"), Cure::Itself)
+                        }
+                        Err(NoAnswer { reason, .. }) => {
+                            Obstacle::new(format!("{addr} does not answer: {reason}"), Cure::Way)
+                        }
+                    },
+                },
+            });
+        }
+        Ok(None)
     }
 
     /// Whether a ring in which every node keeps every value takes this newcomer, going round from one of its members. Two who ask

@@ -23,6 +23,7 @@ mod many;
 mod neighbourhood;
 mod outbox;
 mod port_holder;
+mod reached;
 mod recovery;
 mod request;
 mod routing;
@@ -36,7 +37,8 @@ mod values;
 mod wire;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,7 +53,7 @@ use crate::auth::{Nets, Security};
 pub use address::AddressError;
 pub use advertise::{Advertise, AdvertiseError};
 pub use builder::NodeBuilder;
-pub(crate) use call_back::NotCalledBack;
+pub(crate) use call_back::{NotCalledBack, Proof};
 pub use config::{Config, Data, Upnp};
 pub use detector::{Bounds, Patience};
 use driver::Driver;
@@ -61,6 +63,7 @@ pub use many::{ReadEnd, WriteEnd};
 #[cfg(feature = "discover")]
 pub use neighbourhood::DiscoverError;
 pub use port_holder::PortHolder;
+pub use reached::Unreached;
 pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
 pub use start::{StoppedMember, member_in};
@@ -97,10 +100,18 @@ struct Inner {
     driver: Arc<Driver>,
     router: Router,
     config: Config,
+    /// Where it listens.
+    port: u16,
     /// Whom it calls.
     nets: Nets,
     /// What bounds the calls to nodes that look for their address.
     call_backs: call_back::CallBacks,
+    /// What it proves to those who call it back, as long as it waits for that.
+    proof: Mutex<Option<Proof>>,
+    /// Whether it has come back, and has not heard yet whether others reach it.
+    is_doubted: AtomicBool,
+    /// Why it has stopped by itself.
+    failure: OnceLock<String>,
     /// What it has beside its ring.
     around: Arc<Surroundings>,
     /// What requests for many things at once may have under way together.
@@ -116,12 +127,14 @@ impl Inner {
         driver: Arc<Driver>,
         router: Router,
         config: Config,
+        port: u16,
         nets: Nets,
         around: Arc<Surroundings>,
         stop: CancellationToken,
     ) -> Inner {
         let (many, served, call_backs) = (many::Lanes::default(), CancellationToken::new(), Default::default());
-        Inner { driver, router, config, nets, call_backs, around, many, stop, served }
+        let (proof, is_doubted, failure) = Default::default();
+        Inner { driver, router, config, port, nets, call_backs, proof, is_doubted, failure, around, many, stop, served }
     }
 }
 
@@ -186,6 +199,8 @@ impl Node {
                 Some("joined, but it does not serve all of its range yet".to_owned())
             } else if is_full && !seen.keeps(&Interval::whole(due.lo)) {
                 Some("joined, but it does not keep all of the ring yet, as every node of this ring does".to_owned())
+            } else if self.inner.is_doubted.load(Ordering::Relaxed) {
+                Some("joined, but it has not heard yet that others can call it".to_owned())
             } else {
                 None
             }
@@ -232,18 +247,33 @@ impl Node {
 
     /// Finds the owner and writes there.
     pub async fn write(&self, write: Write) -> Result<(Written, Served), NodeError> {
-        self.inner.router.write(write).await
+        self.write_for(write, None).await
+    }
+
+    /// The same, tried no longer than this.
+    pub(crate) async fn write_for(&self, write: Write, wait: Option<Duration>) -> Result<(Written, Served), NodeError> {
+        self.inner.router.for_at_most(wait).write(write).await
     }
 
     /// Finds the owner and reads there; a tombstone is `None`.
     pub async fn read(&self, id: Id) -> Result<(Option<Record>, Served), NodeError> {
-        let (record, served) = self.inner.router.read(id).await?;
+        self.read_for(id, None).await
+    }
+
+    /// The same, tried no longer than this.
+    pub(crate) async fn read_for(&self, id: Id, wait: Option<Duration>) -> Result<(Option<Record>, Served), NodeError> {
+        let (record, served) = self.inner.router.for_at_most(wait).read(id).await?;
         Ok((record.filter(Record::is_live), served))
     }
 
     /// Writes as the owner, or says who is.
     pub async fn write_here(&self, write: Write) -> Result<Written, NodeError> {
-        match self.inner.router.here(Operation::Write(write)).await? {
+        self.write_here_for(write, None).await
+    }
+
+    /// The same, tried no longer than this.
+    pub(crate) async fn write_here_for(&self, write: Write, wait: Option<Duration>) -> Result<Written, NodeError> {
+        match self.inner.router.for_at_most(wait).here(Operation::Write(write)).await? {
             Answer::Written(written) => Ok(written),
             _ => Err(NodeError::Unavailable { reason: "it was no write".to_owned() }),
         }
@@ -251,7 +281,12 @@ impl Node {
 
     /// Reads as the owner, or says who is; a tombstone is `None`.
     pub async fn read_here(&self, id: Id) -> Result<Option<Record>, NodeError> {
-        match self.inner.router.here(Operation::Get(id)).await? {
+        self.read_here_for(id, None).await
+    }
+
+    /// The same, tried no longer than this.
+    pub(crate) async fn read_here_for(&self, id: Id, wait: Option<Duration>) -> Result<Option<Record>, NodeError> {
+        match self.inner.router.for_at_most(wait).here(Operation::Get(id)).await? {
             Answer::Read(record) => Ok(record.filter(Record::is_live)),
             _ => Err(NodeError::Unavailable { reason: "it was no read".to_owned() }),
         }
@@ -432,8 +467,15 @@ impl Node {
     }
 
     /// Why it has stopped by itself, if that is why.
-    pub fn failure(&self) -> Option<&'static str> {
-        self.inner.driver.keeping.seen().is_restored.then_some(keeping::RESTORED)
+    pub fn failure(&self) -> Option<&str> {
+        self.inner.failure.get().map(String::as_str)
+    }
+
+    /// Stops, and says why.
+    fn fail(&self, reason: impl Into<String>) {
+        // The first reason stays.
+        let _ = self.inner.failure.set(reason.into());
+        self.inner.stop.cancel();
     }
 
     /// Stops once others say that its data directory is an older copy: it would stand in the way of those who take over what
@@ -441,7 +483,7 @@ impl Node {
     async fn stop_when_refused(self) {
         let mut seen = self.inner.driver.keeping.watch();
         if seen.wait_for(|seen| seen.is_restored).await.is_ok() {
-            self.inner.stop.cancel();
+            self.fail(keeping::RESTORED);
         }
     }
 

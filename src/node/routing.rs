@@ -62,6 +62,11 @@ struct Tries {
 }
 
 impl Router {
+    /// The same, which tries no longer than this.
+    pub(crate) fn for_at_most(&self, wait: Option<Duration>) -> Router {
+        Router { deadline: wait.map_or(self.deadline, |wait| wait.min(self.deadline)), ..self.clone() }
+    }
+
     /// The owner of an id. Looks again, while the ring heals, until the deadline.
     pub(crate) async fn find(&self, id: Id, mode: Mode) -> Result<Way, NodeError> {
         let mut tries = Tries::new(self.deadline);
@@ -257,7 +262,7 @@ impl Router {
 
     /// What comes of it before the deadline.
     async fn within<T>(&self, tries: &Tries, work: impl Future<Output = T>) -> Option<T> {
-        let left = self.deadline.saturating_sub(tries.began.elapsed());
+        let left = tries.deadline.saturating_sub(tries.began.elapsed());
         tokio::time::timeout(left, work).await.ok()
     }
 
@@ -278,8 +283,8 @@ impl Router {
         match membership {
             Membership::Isolated => Err(NodeError::Unavailable {
                 reason: "this node has lost all its successors and cannot tell whether they died or it was cut off. It \
-                         looks for them; start them again (tasks start --all). If they are gone for good, PUT this node's \
-                         own address to its /succ to make it a ring of one"
+                         looks for them; start them again (tasks start --all). If they are gone for good, `tasks recover` has \
+                         it go on alone"
                     .to_owned(),
             }),
             _ => Ok(self.find_once(id, self.mode, tries).await),

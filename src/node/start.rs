@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chordal_protocol::keeper::Keeper;
@@ -89,6 +90,7 @@ impl Node {
     ) -> Result<Node, StartError> {
         let Ground { listener, store, remembered } = ground;
         let resumes = remembered.as_ref().is_some_and(goes_on);
+        let comes_back = remembered.as_ref().is_some_and(|it| goes_on(it) && it.membership != Membership::Joining);
         let me = identity(&config, &addr, &listener, remembered.as_ref())?;
         let mut remembered_contacts = Vec::new();
         let chord = match remembered {
@@ -103,6 +105,7 @@ impl Node {
             }
             _ => Chord::new(me, config.protocol.clone()),
         };
+        let port = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?.port();
         let peers = Peers::new(config.patience.clone());
         let nets = Nets::new(&config.security.allowed, &own_addresses(&addr, &listener).await);
         let transport = HttpTransport::new(Arc::clone(&peers), &config.security, nets.clone())
@@ -114,8 +117,9 @@ impl Node {
         let (driver, lane) = Driver::new(chord, keeper, store, Arc::new(transport), peers)?;
         let stop = CancellationToken::new();
         let router = Router { driver: Arc::clone(&driver), mode: config.routing, deadline: config.operation_deadline };
-        let inner = Arc::new(Inner::new(driver, router, config, nets, around, stop.clone()));
+        let inner = Arc::new(Inner::new(driver, router, config, port, nets, around, stop.clone()));
         let node = Node { inner, _guard: Some(Arc::new(stop.clone().drop_guard())) };
+        node.inner.is_doubted.store(comes_back, Ordering::Relaxed);
         maintenance::start(Arc::clone(&node.inner.driver), lane, node.inner.config.stabilize_interval, stop)
             .await
             .map_err(|error| StartError::System(format!("the scheduler did not start: {error}")))?;
@@ -127,6 +131,8 @@ impl Node {
             return Err(error);
         }
         node.inner.around.announce(&node.contact());
+        let watch = node.for_itself().watch_reach(comes_back);
+        tokio::spawn(node.shutdown_token().run_until_cancelled_owned(watch));
         Ok(node)
     }
 

@@ -4,7 +4,7 @@
 use super::DiscoverError;
 #[cfg(feature = "upnp")]
 use super::UpnpError;
-use super::{AddressError, PortHolder};
+use super::{AddressError, PortHolder, Unreached};
 use crate::store::StoreError;
 
 /// Why a node did not start. Nothing runs then, and nothing on disk has changed.
@@ -40,6 +40,9 @@ pub enum StartError {
     /// The node was told to join, and could not.
     #[error("could not join the ring: {0}")]
     Join(String),
+    /// Others cannot call it, so it could be no member.
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
     /// Something that should always work did not.
     #[error("{0}")]
     System(String),

@@ -354,9 +354,13 @@ pub(crate) struct Recover {
     /// The range that this key belongs to.
     #[arg(long, conflicts_with = "range")]
     pub(crate) key: Option<String>,
-    /// Go on without the members that are missing: what only they had is lost for good.
+    /// Go on without the members that are missing: what only they had is lost for good. Where one node is left of the ring, it goes
+    /// on alone.
     #[arg(long)]
     pub(crate) accept_loss: bool,
+    /// A node of a ring that the state file does not know.
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse::addr)]
+    pub(crate) node: Option<String>,
 }
 
 /// What the doctor can look at.

@@ -117,12 +117,12 @@ fn a_service_that_names_nobody_of_use_makes_no_ring() {
     let gone = format!(r#"{{"initial_peers":["{dead}"]}}"#);
     let huge = format!(r#"{{"initial_peers":["{}"]}}"#, "x".repeat(100_000));
     let cases = [
-        (none, "names nobody but this node"),
-        (nonsense, "names nobody but this node"),
+        (none, "names nobody: its list is empty"),
+        (nonsense, "nothing in its list is host:port"),
         (itself, "names nobody but this node"),
         (gone, dead.as_str()),
         (huge, "longer than 64 KiB"),
-        ("hello".to_owned(), "another program's"),
+        ("hello".to_owned(), r#"expected was {"initial_peers": ["host:port"]}"#),
     ];
     std::thread::scope(|scope| {
         for (answer, words) in cases {

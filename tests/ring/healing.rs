@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Lab, addr_of, escape, eventually, exchange, get, get_json, rewire, send};
+use crate::common::{Lab, Ran, addr_of, escape, eventually, exchange, get, get_json, rewire, send};
 use serde_json::json;
 
 /// Asks each value of some node, whatever state the pointers are in.
@@ -146,4 +146,45 @@ fn the_last_one_alive_says_that_it_is_cut_off_and_can_be_made_a_ring() {
     lab.ok(&["start", "--all"]);
     lab.heals();
     lab.holds(&values);
+}
+
+#[test]
+fn of_two_nodes_the_one_that_is_left_goes_on_alone_when_a_person_says_so() {
+    let lab = Lab::empty();
+    lab.ok(&["boot"]);
+    lab.heals();
+    let values = lab.fill(10);
+    let (left, gone) = (lab.addr("node-1"), lab.addr("node-2"));
+    lab.ok(&["kill", "node-2"]);
+    // Whoever has little time hears what stands in the way all the same.
+    let mut put = std::process::Command::new(env!("CARGO_BIN_EXE_chordal"));
+    put.args(["put", "--port", left.rsplit_once(':').unwrap().1, "--timeout", "4", "a", "b"]);
+    let put = Ran::of(put.stdin(std::process::Stdio::null()).output().unwrap());
+    let told = [gone.as_str(), "lost all its successors"].iter().any(|text| put.stderr.contains(text));
+    assert!(!put.ok && told, "{put:#?}");
+    eventually("it knows that it is cut off", Duration::from_secs(20), || {
+        (get_json(&left, "/nodeinfo")["membership"] == "isolated").then_some(())
+    });
+
+    // From elsewhere, where no state file knows the ring.
+    let elsewhere = lab.beside();
+    let lost = elsewhere.json(&["recover", "--node", &left])["lost"].as_array().unwrap().clone();
+    assert!(!lost.is_empty());
+    let told = elsewhere.tasks(&["recover", "--key", &values[0], "--node", &left]);
+    assert!(!told.ok && told.stderr.contains(&format!("--node {left} --accept-loss")), "{told:#?}");
+    assert_eq!(get_json(&left, "/nodeinfo")["membership"], "isolated", "nothing has changed");
+    for view in &lost {
+        let end = |of: &str| view["range"][of].as_str().unwrap()[..16].to_owned();
+        let range = format!("{}..{}", end("lo"), end("hi"));
+        let done = elsewhere.json(&["recover", &range, "--node", &left, "--accept-loss"]);
+        assert_eq!(done["recovered"]["forced"], true, "{done}");
+    }
+    get(&left, "/health/ready").expect(200);
+    for value in &values {
+        get(&left, &format!("/dht/lookup?value={}", crate::common::escape(value))).expect(200);
+    }
+    // And it is joined like any other.
+    lab.ok(&["add"]);
+    lab.heals();
+    assert!(elsewhere.fails(&["recover", "--node", &gone]).contains("does not answer"));
 }

@@ -79,7 +79,20 @@ fn only_nodes_are_called_back_and_only_where_they_come_from() {
     elsewhere.set_nonblocking(true).expect("it can be looked at");
     assert!(elsewhere.accept().is_err(), "nobody came");
 
+    // Nor is any other address called that the node would not call anyway.
+    for (addr, reason) in
+        [("10.255.0.1:4000", "listens on loopback only"), ("169.254.169.254:80", "not on this machine")]
+    {
+        let body = json!({ "call_back": { "addr": addr, "challenge": CHALLENGE } });
+        let told = seen(&node.addr, &body).signed(&NODE).send().expect(200);
+        assert!(
+            told["called_back"] == false && told["reason"].as_str().is_some_and(|it| it.contains(reason)),
+            "{told}"
+        );
+    }
+
     for wrong in [
+        json!({ "addr": "http://127.0.0.1:1", "challenge": CHALLENGE }),
         json!({ "port": 0, "challenge": CHALLENGE }),
         json!({ "port": 1, "challenge": "ff" }),
         json!({ "port": 1, "challenge": "x".repeat(64) }),
@@ -126,7 +139,7 @@ fn what_is_called_hears_little_and_must_know_the_secret() {
 #[test]
 fn on_an_open_ring_the_challenge_alone_tells_who_answers() {
     let lab = Lab::empty();
-    let node = crate::common::Daemon::start(lab.path(), &["--memory"]);
+    let node = crate::common::Daemon::start(lab.path(), &["--memory", "--limit-loopback"]);
     let ask = |port: u16| {
         let body = json!({ "call_back": { "port": port, "challenge": CHALLENGE } });
         seen(&node.addr, &body).send().expect(200)

@@ -74,11 +74,12 @@ struct Shared {
 struct Asked {
     node: NodeClient,
     target: Target,
+    share: Duration,
 }
 
 impl Asked {
     fn kv(&self) -> Kv<'_> {
-        let kv = self.node.kv(&self.target.contact.addr);
+        let kv = self.node.kv(&self.target.contact.addr).within(self.share);
         if self.target.direct { kv.direct() } else { kv }
     }
 }
@@ -209,7 +210,7 @@ impl Client {
                 continue;
             };
             let share = operation.share();
-            let asked = Asked { node: shared.node.clone(), target: target.clone() };
+            let asked = Asked { node: shared.node.clone(), target: target.clone(), share };
             operation.attempts += 1;
             let error = match tokio::time::timeout(share, ask(asked)).await {
                 Ok(Ok(done)) => {
@@ -291,7 +292,6 @@ impl Shared {
         let mut reason = String::new();
         for service in &self.services {
             match tokio::time::timeout(left, service.members(&self.node)).await {
-                Ok(Ok(named)) if named.is_empty() => reason = format!("{service} names nobody"),
                 Ok(Ok(named)) => {
                     let mut members = self.members();
                     named.iter().for_each(|addr| members.learn(&Contact::at(addr.as_str(), "")));

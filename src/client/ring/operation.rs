@@ -57,7 +57,10 @@ impl Operation {
     pub(super) fn missed(&mut self, error: &Error) {
         let arrived = !matches!(error, Error::Unreachable { connected: false, .. });
         self.unknown |= arrived && self.request.is_some();
-        self.reason = error.to_string();
+        // What a node has said says more than that it, or another one, was late the next time.
+        if !matches!(error, Error::Unreachable { connected: true, .. }) || self.reason.is_empty() {
+            self.reason = error.to_string();
+        }
     }
 
     /// Waits before the next attempt; an error if there is no time for one.

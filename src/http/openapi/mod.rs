@@ -115,6 +115,7 @@ fn summary(operation: &Operation) -> &'static str {
         Some((_, _, what)) => what,
         None if operation.path == "/" => "the routes",
         None if operation.path == "/seen" => "from where this node sees the one that asks, which it may call back",
+        None if operation.path == "/challenge" => "proves that this is the node that wants to be called back",
         None => "a message of another node, in a form of their own",
     }
 }
@@ -161,7 +162,7 @@ mod tests {
                 ((*method).to_owned(), path.split(['?', ' ']).next().unwrap_or_default().to_owned())
             })
             .collect();
-        let hidden = [("GET", "/"), ("POST", "/peer"), ("GET", "/peer"), ("POST", "/seen")]
+        let hidden = [("GET", "/"), ("POST", "/peer"), ("GET", "/peer"), ("POST", "/seen"), ("POST", "/challenge")]
             .map(|(method, path)| (method.to_owned(), path.to_owned()));
         let expected: BTreeSet<_> = mapped.into_iter().chain(hidden).collect();
         assert_eq!(documented(), expected);

@@ -67,7 +67,7 @@ impl Operation {
 
     /// May be kept from finding the owner.
     fn may_stay(self) -> Operation {
-        self.with(max_forwards()).of_owner()
+        self.with(max_forwards()).with(prefer()).of_owner()
     }
 
     /// Does the owner's part.
@@ -275,6 +275,13 @@ fn node() -> Vec<Operation> {
                 json!({ "description": "From where the request came", "content": as_json(json!({ "type": "object" })) }),
             )
             .fails(429, "Too many are called back now; Retry-After"),
+        Operation::new("POST", "/challenge", "nodes", "challenge")
+            .takes(as_json(json!({ "type": "object" })))
+            .answers(
+                200,
+                json!({ "description": "What has the digest", "content": as_json(json!({ "type": "object" })) }),
+            )
+            .fails(409, "This node has not made that challenge"),
     ]
 }
 
@@ -335,6 +342,11 @@ fn condition(name: &str, what: &str) -> Value {
 fn request_id() -> Value {
     let what = "the name of the wish: sent again with the same one, it is not done again";
     parameter("Request-Id", "header", false, named("RequestId"), what)
+}
+
+fn prefer() -> Value {
+    let what = "wait=SECONDS: for how long it is tried at most, if that is less than the 10 s of the node";
+    parameter("Prefer", "header", false, json!({ "type": "string" }), what)
 }
 
 fn max_forwards() -> Value {

@@ -4,13 +4,13 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsFd as _;
 
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Security;
 use crate::http;
+use crate::node::call_back::Proof;
 
 /// The answers on the port, as long as the address is looked for.
 pub(super) struct Answering {
@@ -25,8 +25,9 @@ impl Answering {
     pub(super) fn start(listener: &TcpListener, security: &Security) -> io::Result<Answering> {
         let socket = StdListener::from(listener.as_fd().try_clone_to_owned()?);
         let listener = TcpListener::from_std(socket)?;
-        let known: [u8; 32] = rand::random();
-        let (router, stop) = (http::before_start(security, known), CancellationToken::new());
+        let proof = Proof::new();
+        let challenge = proof.challenge();
+        let (router, stop) = (http::before_start(security, proof), CancellationToken::new());
         let limits = http::Limits { clients: security.limits, ..http::Limits::default() };
         let (token, tls) = (stop.clone(), security.tls.clone());
         let served = tokio::spawn(async move {
@@ -38,7 +39,7 @@ impl Answering {
                 tracing::warn!(%error, "nobody could be answered while the address was looked for");
             }
         });
-        Ok(Answering { challenge: hex::encode(Sha256::digest(known)), stop, served })
+        Ok(Answering { challenge, stop, served })
     }
 
     /// Ends it; what comes from then on waits for the node.

@@ -21,6 +21,15 @@ pub enum AddressError {
         /// What the system said.
         reason: String,
     },
+    /// There are several addresses, and no route that prefers one.
+    #[error(
+        "this machine has several addresses, {addrs}, and no route that says which of them others should be told: name one with \
+         --advertise, or listen on one with --host"
+    )]
+    Several {
+        /// They.
+        addrs: String,
+    },
     /// Nobody says from where it sees this node.
     #[error(
         "--advertise auto needs a member of the ring that says from where it sees this node, and {attempts} attempts to ask \

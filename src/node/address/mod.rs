@@ -16,6 +16,7 @@ use chordal_protocol::{Durable, Membership};
 use tokio::net::TcpListener;
 
 use super::join::{PAUSES, SERVICE, members_of};
+use super::reached::{CALLERS, CALLING_BACK, CALLS};
 use super::start::goes_on;
 use super::surroundings::Surroundings;
 use super::{Advertise, Config};
@@ -32,17 +33,8 @@ use sightings::{Sighting, Sightings};
 /// How long a member may take to say from where it sees this node.
 const SEEING: Duration = Duration::from_secs(3);
 
-/// How long it may take to call back, which has a bound of its own there.
-const CALLING_BACK: Duration = Duration::from_secs(5);
-
 /// How many members are asked at once.
 const ASKED: usize = 8;
-
-/// How many of those who see the node at an address are asked to call back there.
-const CALLERS: usize = 3;
-
-/// How often it is tried to be called back, while others can be asked at all.
-const CALLS: u32 = 3;
 
 /// The `host:port` that this node tells others.
 pub(super) async fn find(
@@ -130,9 +122,7 @@ impl<'a> Search<'a> {
             return Ok(external.to_string());
         }
         let addr = if self.local.ip().is_unspecified() {
-            let ip = interface::source_address(self.local.ip())
-                .map_err(|error| AddressError::NoInterface { reason: error.to_string() })?;
-            self.at(ip)
+            self.at(interface::own_address(self.local.ip())?)
         } else {
             join_host_port(&self.config.host, self.port())
         };
@@ -208,7 +198,9 @@ impl<'a> Search<'a> {
         members.extend(self.known.iter().filter(|known| !members.contains(known)).cloned().collect::<Vec<_>>());
         let (sightings, unseen) = self.sightings(&members).await;
         if sightings.is_empty() {
-            return Round::Unseen(unseen.or(missing).unwrap_or_else(|| "nobody was named".to_owned()));
+            let reasons = [unseen, missing].concat();
+            let nobody = || "nobody was named".to_owned();
+            return Round::Unseen(if reasons.is_empty() { nobody() } else { reasons.join("; ") });
         }
         let sightings = Sightings::new(sightings);
         if let Some(external) = self.external() {
@@ -248,7 +240,9 @@ impl<'a> Search<'a> {
     /// Has those who see the node at this address call it back there, one after the other.
     async fn called_back(&self, answering: &Answering, ip: IpAddr, by: &[String]) -> Round {
         let addr = self.at(ip);
-        let body = SeenBody { call_back: Some(CallBack { port: self.port(), challenge: answering.challenge.clone() }) };
+        let body = SeenBody {
+            call_back: Some(CallBack { addr: None, port: self.port(), challenge: answering.challenge.clone() }),
+        };
         let client = self.client(CALLING_BACK);
         let mut last = String::new();
         for member in by.iter().take(CALLERS) {
@@ -266,7 +260,7 @@ impl<'a> Search<'a> {
     }
 
     /// From where these members see this node, and why others say nothing.
-    async fn sightings(&self, members: &[String]) -> (Vec<Sighting>, Option<String>) {
+    async fn sightings(&self, members: &[String]) -> (Vec<Sighting>, Vec<String>) {
         let client = self.client(SEEING);
         let mut asking = tokio::task::JoinSet::new();
         for by in members.iter().take(ASKED).cloned() {
@@ -278,18 +272,18 @@ impl<'a> Search<'a> {
                 }
             });
         }
-        let (mut sightings, mut reason) = (Vec::new(), None);
+        let (mut sightings, mut reasons) = (Vec::new(), Vec::new());
         while let Some(asked) = asking.join_next().await {
             match asked {
                 Ok(Ok(sighting)) if reach(sighting.ip) > Reach::Nowhere => sightings.push(sighting),
                 Ok(Ok(Sighting { by, ip })) => {
-                    reason = Some(format!("{by} sees it at {ip}, which is no address of one node"))
+                    reasons.push(format!("{by} sees it at {ip}, which is no address of one node"))
                 }
-                Ok(Err(silent)) => reason = Some(silent),
-                Err(error) => reason = Some(error.to_string()),
+                Ok(Err(silent)) => reasons.push(silent),
+                Err(error) => reasons.push(error.to_string()),
             }
         }
-        (sightings, reason)
+        (sightings, reasons)
     }
 
     /// Its questions come from where it listens, so that they are seen from there.

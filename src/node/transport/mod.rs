@@ -25,8 +25,19 @@ use streams::Streams;
 
 /// The asked node gave no answer that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NoAnswer(pub String);
+#[error("{reason}")]
+pub struct NoAnswer {
+    /// What happened.
+    pub reason: String,
+    /// Whether somebody answers there, though not in a way that is of use.
+    pub answers: bool,
+}
+
+impl From<Failure> for NoAnswer {
+    fn from(failure: Failure) -> NoAnswer {
+        NoAnswer { reason: failure.to_string(), answers: matches!(failure, Failure::Unusable(_)) }
+    }
+}
 
 /// A call under way.
 pub type Calling<'a> = Pin<Box<dyn Future<Output = Result<Reply, NoAnswer>> + Send + 'a>>;
@@ -311,7 +322,7 @@ impl Caller {
 
 impl Transport for HttpTransport {
     fn call<'a>(&'a self, addr: &'a str, envelope: &'a Envelope) -> Calling<'a> {
-        Box::pin(async move { self.ask(addr, envelope).await.map_err(|failure| NoAnswer(failure.to_string())) })
+        Box::pin(async move { Ok(self.ask(addr, envelope).await?) })
     }
 }
 

@@ -133,7 +133,7 @@ async fn a_refused_connection_is_a_verdict_at_once() {
     drop(listener);
     let transport = transport();
     let answer = ask(&transport, &addr, Request::Hello).await;
-    assert_eq!(answer, Err(NoAnswer("Connection refused".to_owned())));
+    assert_eq!(answer, Err(NoAnswer { reason: "Connection refused".to_owned(), answers: false }));
     assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
 }
 
@@ -175,7 +175,7 @@ async fn who_is_asked_much_is_asked_on_one_connection_and_who_is_gone_is_refused
     // The connection did not keep it, and it is known at once that nobody is there.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let answer = ask(&transport, &addr, Request::Hello).await;
-    assert_eq!(answer, Err(NoAnswer("Connection refused".to_owned())));
+    assert_eq!(answer, Err(NoAnswer { reason: "Connection refused".to_owned(), answers: false }));
     assert_eq!(transport.peers.with(|detector, _| detector.standing(&addr)), Standing::Condemned);
 
     let port = addr.rsplit_once(':').unwrap().1.parse().unwrap();
