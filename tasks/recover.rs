@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use chordal::api::{NodeInfo, NodeRef, RangeInfo, Recovered, Recovery};
 use chordal::client::NodeClient;
+use chordal::words::counted;
 use chordal_protocol::Id;
 use serde_json::json;
 
@@ -42,10 +43,7 @@ pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Re
     context.state.ring()?;
     let client = context.client.within(crate::crawl::ANSWER);
     let (views, crawl) = views::settled(context, &client).await?;
-    ensure!(
-        !crawl.nodes.is_empty(),
-        "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
-    );
+    crawl.check_answers()?;
     let Some(wanted) = Wanted::of(task)? else { return list(&views) };
     let lost = wanted.find(&views)?;
     if !task.accept_loss {
@@ -129,7 +127,7 @@ fn list(views: &Views) -> Result<Report> {
     let lost: Vec<&Kept> = views.lost().collect();
     let json = json!({ "lost": lost, "gaps": views.gaps });
     if views.are_whole() {
-        return Report::new(json, format!("Every range has a majority: {} views.", views.views.len()));
+        return Report::new(json, format!("Every range has a majority: {}.", counted(views.views.len(), "view")));
     }
     let mut table = output::table(&["RANGE", "EPOCH", "MEMBERS", "ANSWER", "MISSING"]);
     for view in lost {
@@ -234,5 +232,5 @@ fn owner(crawl: &Crawl, id: &Id) -> Option<NodeRef> {
     let joined = |info: &&NodeInfo| info.membership == "joined";
     let before = crawl.nodes.range(..=id).map(|(_, info)| info).rfind(joined);
     let info = before.or_else(|| crawl.nodes.values().rfind(joined))?;
-    Some(NodeRef { name: info.name.clone(), id: info.id, host: info.host.clone(), port: info.port })
+    Some(info.itself())
 }

@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MATCH, I
 use super::transport::{Answer, Ask, garbled};
 use super::{Error, NodeClient, REQUEST_ID, in_query};
 use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag, fitting_type};
+use crate::words::counted;
 
 /// The values of a ring, through one of its nodes. [`NodeClient::kv`] makes it.
 ///
@@ -184,7 +185,10 @@ impl<'a> Kv<'a> {
         let answers: Result<Vec<BulkAnswer>, _> = serde_json::Deserializer::from_slice(&body).into_iter().collect();
         match answers {
             Ok(answers) if answers.len() == records.len() => Ok(answers),
-            Ok(answers) => Err(garbled(&ask, format!("{} answers for {} records", answers.len(), records.len()))),
+            Ok(answers) => Err(garbled(
+                &ask,
+                format!("{} for {}", counted(answers.len(), "answer"), counted(records.len(), "record")),
+            )),
             Err(error) => Err(garbled(&ask, error.to_string())),
         }
     }

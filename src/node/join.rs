@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use chordal_protocol::{Contact, Id, Membership, Procedure, Reply, Request, Ring};
 
-use super::surroundings::Surroundings;
+use super::surroundings::{NEIGHBOURS, Surroundings};
 use super::{Config, Node, NodeError, StartError};
 use crate::client::{Error, NodeClient, Source};
 use crate::pauses::Pauses;
+use crate::words::{counted, sentence};
 
 /// The first and the longest pause between two attempts.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -156,12 +157,13 @@ impl Node {
         }
         let mut through = config.bootstrap.clone();
         through.extend(left.iter().map(|contact| contact.addr.clone()));
-        through.extend(config.seeks().then(|| "nodes on the local network".to_owned()));
+        through.extend(config.seeks().then(|| NEIGHBOURS.to_owned()));
         Err(StartError::Join(format!(
-            "{} attempts through {} failed, the last because {reason}. Is a node of that ring running there, is the port right, and \
-             does a firewall let it through? --join-attempts forever goes on trying",
-            config.join_attempts.unwrap_or_default(),
+            "{} through {} failed, the last because {} Is a node of that ring running there, is the port right, and does a firewall \
+             let it through? --join-attempts forever goes on trying",
+            counted(config.join_attempts.unwrap_or_default(), "attempt"),
             through.join(", "),
+            sentence(&reason),
         )))
     }
 

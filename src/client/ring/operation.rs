@@ -55,7 +55,7 @@ impl Operation {
 
     /// A node has not answered, or not like one.
     pub(super) fn missed(&mut self, error: &Error) {
-        let arrived = !matches!(error, Error::Unreachable { connected: false, .. });
+        let arrived = !matches!(error, Error::Unreachable { connected: false, .. } | Error::Handshake { .. });
         self.unknown |= arrived && self.request.is_some();
         self.reason = error.to_string();
     }
