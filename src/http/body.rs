@@ -165,7 +165,7 @@ mod tests {
             assert!(error.problem().detail.contains("EXAMPLE"));
         }
         // What it is in Rust is nobody's business.
-        for body in ["[]", "1", "[\"a\"]"] {
+        for body in ["[]", "1", "[1]"] {
             let read = json::<crate::api::StoreBody>(Request::new(Body::from(body)), 100, "EXAMPLE").await;
             let detail = read.unwrap_err().problem().detail;
             assert_eq!(detail, "the body is not what this route takes: it is no JSON object; send EXAMPLE", "{body}");
