@@ -199,6 +199,13 @@ pub struct NodeInfo {
     pub handovers: Vec<HandoverInfo>,
 }
 
+impl NodeInfo {
+    /// The node itself, as others name it.
+    pub fn itself(&self) -> NodeRef {
+        NodeRef { name: self.name.clone(), id: self.id, host: self.host.clone(), port: self.port }
+    }
+}
+
 /// An entry of a finger table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FingerInfo {

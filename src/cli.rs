@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chordal_protocol::{Id, LONGEST_NAME, Mode, Ring};
+use chordal_protocol::{Id, Mode, Ring};
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +27,7 @@ use bootstrap::BootstrapArgs;
 use security::SecurityArgs;
 
 use crate::machine::node_verb;
-use crate::node::{Advertise, Config, Data, Node, Upnp};
+use crate::node::{Advertise, Config, Data, Node, Upnp, check_name};
 
 /// A node of a Chord ring over HTTP, and operations on a ring that runs.
 #[derive(Debug, Parser)]
@@ -124,14 +124,15 @@ pub struct StartArgs {
     /// Wire the successor by hand, as in the first lab (needs --lab)
     #[arg(long, value_name = "HOST:PORT", env = "CHORDAL_SUCC")]
     pub succ: Option<String>,
-    /// Largest value in bytes on a ring that this node begins; who joins learns it
-    #[arg(long, value_name = "BYTES", default_value_t = Config::default().value_limit, value_parser = value_limit,
-          env = "CHORDAL_VALUE_LIMIT")]
-    pub value_limit: usize,
+    /// Largest value in bytes on a ring that this node begins; who joins learns it, and is told in the log if it asks for another
+    /// [default: 1048576]
+    #[arg(long, value_name = "BYTES", value_parser = value_limit, env = "CHORDAL_VALUE_LIMIT")]
+    pub value_limit: Option<usize>,
     /// How many nodes keep each value on a ring that this node begins: 1 to 16, or `all`: every node, and the ring takes no
-    /// more than 16. Crashes of fewer than half of them lose nothing. Who joins learns it
-    #[arg(long, value_name = "COPIES", default_value = "3", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
-    pub replication_factor: u8,
+    /// more than 16. Crashes of fewer than half of them lose nothing. Who joins learns it, and is told in the log if it asks for
+    /// another [default: 3]
+    #[arg(long, value_name = "COPIES", value_parser = copies, env = "CHORDAL_REPLICATION_FACTOR")]
+    pub replication_factor: Option<u8>,
     /// Threads that answer requests; one more keeps content. A node that has a machine to itself gains by more
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64),
           env = THREADS)]
@@ -187,10 +188,7 @@ fn attempts(text: &str) -> Result<Attempts, String> {
 }
 
 fn name(text: &str) -> Result<String, String> {
-    if (1..=LONGEST_NAME).contains(&text.len()) && !text.contains(char::is_control) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("a name has 1 to {LONGEST_NAME} bytes, and no line breaks or other control characters"))
+    check_name(text).map(|()| text.to_owned())
 }
 
 /// Runs `chordal`.
@@ -206,7 +204,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Get(args) }) => ask::get(&args),
         Ok(Cli { command: Command::Delete(args) }) => ask::delete(&args),
         Ok(Cli { command: Command::Info(args) }) => ask::info(&args),
-        Err(error) => misused("chordal", &error),
+        Err(error) => misused(&Cli::command(), &error),
     }
 }
 
@@ -223,8 +221,8 @@ fn bootstrap_service(args: BootstrapArgs) -> ExitCode {
     }
 }
 
-/// Says in one line what is wrong with a command line, or prints the help that was asked for.
-pub fn misused(program: &str, error: &clap::Error) -> ExitCode {
+/// Says in one line what is wrong with the command line, or prints the help that was asked for.
+pub fn misused(program: &clap::Command, error: &clap::Error) -> ExitCode {
     let asked_for = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let code = ExitCode::from(error.exit_code() as u8);
     if asked_for {
@@ -235,10 +233,33 @@ pub fn misused(program: &str, error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let told = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let words: Vec<&str> = told.flat_map(str::split_whitespace).collect();
-    let line = words.join(" ").replace(" tip: ", "; tip: ");
+    let line = words.join(" ");
+    let line = match line.split_once(" tip: ") {
+        // Options are told as their help has them, and not in the spelling with underscores that is understood as well.
+        Some((wrong, tip)) if tip.contains("similar") => format!("{wrong}; tip: {}", tip.replace('_', "-")),
+        Some((wrong, tip)) => format!("{wrong}; tip: {tip}"),
+        None => line,
+    };
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    eprintln!("{program}: {line}; `{program} --help` tells more");
+    eprintln!("{}: {line}; `{} --help` tells more", program.get_name(), meant(program, std::env::args().skip(1)));
     code
+}
+
+/// The command, with those under it, that these arguments are for.
+fn meant(program: &clap::Command, args: impl Iterator<Item = String>) -> String {
+    let (mut command, mut meant) = (program, program.get_name().to_owned());
+    let mut is_value = false;
+    for arg in args {
+        if let Some(next) = command.find_subcommand(&arg).filter(|_| !is_value) {
+            command = next;
+            meant = format!("{meant} {}", command.get_name());
+        }
+        let option = command
+            .get_arguments()
+            .find(|option| option.get_long().is_some() && option.get_long() == arg.strip_prefix("--"));
+        is_value = option.is_some_and(|option| option.get_action().takes_values());
+    }
+    meant
 }
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT, or a request to leave), in a runtime of its own. Says in one line
@@ -400,5 +421,25 @@ fn raise_descriptor_limit() {
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_the_command_that_was_meant() {
+        let program = Cli::command();
+        for (args, is) in [
+            ("", "chordal"),
+            ("--nonsense", "chordal"),
+            ("put --port x k v", "chordal put"),
+            ("bootstrap-service --pool 0", "chordal bootstrap-service"),
+            ("start --name put --port x", "chordal start"),
+            ("get get", "chordal get"),
+        ] {
+            assert_eq!(meant(&program, args.split_whitespace().map(str::to_owned)), is, "{args}");
+        }
     }
 }

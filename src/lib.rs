@@ -33,6 +33,8 @@ pub mod machine;
 pub mod node;
 mod pauses;
 pub mod store;
+#[doc(hidden)]
+pub mod words;
 
 pub use chordal_protocol::Condition;
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use chordal::words::counted;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -39,11 +40,15 @@ pub(crate) async fn addmany(context: &Context, task: &cli::AddMany) -> Result<Re
     let (mut nodes, failed) = bring_up_many(context, &plan, task.count).await?;
     nodes.sort_by_key(|node| node.name.trim_start_matches("node-").parse::<u32>().unwrap_or(u32::MAX));
     let seconds = begun.elapsed().as_secs_f64();
-    let summary = format!("{} joined in {seconds:.1} s.", output::nodes(nodes.len()));
+    let summary = format!("{} joined in {seconds:.1} s.", counted(nodes.len(), "node"));
     let text = if nodes.is_empty() { summary } else { format!("{}\n\n{summary}", output::node_table(&nodes)) };
     let failure = failed.map(|failed| {
         let reason = fleet::explain(context, failed);
-        format!("{} of {} were added, the others were not: {reason:#}", nodes.len(), output::nodes(task.count as usize))
+        format!(
+            "{} of {} were added, the others were not: {reason:#}",
+            nodes.len(),
+            counted(task.count as usize, "node")
+        )
     });
     Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
 }

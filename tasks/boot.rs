@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use chordal::words::counted;
 use serde_json::json;
 
 use crate::cli;
@@ -69,7 +70,7 @@ fn begin(context: &Context, state: &mut NetworkState, places: &Places, first: &P
     ensure!(
         alive == 0,
         "a ring of {} in {} still runs; end it with `tasks killall`, or use `tasks reboot`",
-        output::nodes(alive),
+        counted(alive, "node"),
         context.state.path().display()
     );
     clear(state, places);

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use chordal::api::{NodeInfo, NodeRef};
 use chordal::client::NodeClient;
 use chordal_protocol::Id;
 use serde::Serialize;
 use tokio::task::JoinSet;
+
+use crate::names::Names;
 
 /// How many nodes are asked at the same time.
 const AT_ONCE: usize = 32;
@@ -30,6 +33,23 @@ pub(crate) struct Crawl {
     pub(crate) silent: Vec<Silent>,
 }
 
+impl Crawl {
+    /// An error that says what to do if nobody has answered.
+    pub(crate) fn check_answers(&self) -> Result<()> {
+        let why = self.silent.first().map_or(String::new(), |silent| format!(" ({})", silent.reason));
+        ensure!(
+            !self.nodes.is_empty(),
+            "no node of the ring answers{why}; `tasks list` shows what runs, `tasks start --all` starts it"
+        );
+        Ok(())
+    }
+
+    /// What the nodes are called that were found.
+    pub(crate) fn names(&self) -> Names {
+        Names::of(self.nodes.values())
+    }
+}
+
 /// An address that gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Silent {
@@ -37,7 +57,7 @@ pub(crate) struct Silent {
     pub(crate) addr: String,
     /// Why there was none.
     pub(crate) reason: String,
-    /// The names of the nodes that point there.
+    /// What the nodes are called that point there.
     pub(crate) named_by: BTreeSet<String>,
 }
 
@@ -50,7 +70,7 @@ pub(crate) async fn crawl(
 ) -> Crawl {
     let mut nodes = BTreeMap::new();
     let mut failures: Vec<(String, String)> = Vec::new();
-    let mut named_by: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut named_by: BTreeMap<String, Vec<NodeRef>> = BTreeMap::new();
     let mut waiting: Vec<String> = known.into_iter().collect();
     let mut seen: BTreeSet<String> = waiting.iter().cloned().collect();
     let mut asking = JoinSet::new();
@@ -68,7 +88,7 @@ pub(crate) async fn crawl(
             Ok(Ok(info)) => {
                 for neighbour in neighbours(&info) {
                     let there = neighbour.addr();
-                    named_by.entry(there.clone()).or_default().insert(info.name.clone());
+                    named_by.entry(there.clone()).or_default().push(info.itself());
                     if seen.len() < MOST && seen.insert(there.clone()) {
                         waiting.push(there);
                     }
@@ -79,9 +99,10 @@ pub(crate) async fn crawl(
             Err(_) => failures.push((addr, "still no answer".to_owned())),
         }
     }
+    let names = Names::of(nodes.values());
     let silent = failures.into_iter().map(|(addr, reason)| {
         let named_by = named_by.remove(&addr).unwrap_or_default();
-        Silent { addr, reason, named_by }
+        Silent { addr, reason, named_by: named_by.iter().map(|node| names.call(node)).collect() }
     });
     Crawl { nodes, silent: silent.collect() }
 }

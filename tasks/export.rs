@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use chordal::api::{BulkAnswer, BulkRecord, DbPage, NodeInfo, Text};
+use chordal::words::counted;
 use chordal_protocol::Id;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -133,9 +134,9 @@ impl Export {
     fn told(&self, to: &str) -> String {
         let silent = match self.silent.len() {
             0 => String::new(),
-            some => format!(" {} did not answer: what only they hold is missing.", output::nodes(some)),
+            some => format!(" {} did not answer: what only they hold is missing.", counted(some, "node")),
         };
-        format!("{} values exported to {to}.{silent}", self.written)
+        format!("{} exported to {to}.{silent}", counted(self.written, "value"))
     }
 
     async fn run(&mut self, context: &Context) -> Result<()> {

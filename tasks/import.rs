@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use chordal::api::{BulkOp, BulkRecord};
+use chordal::words::counted;
 use chordal_protocol::Id;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
@@ -77,8 +78,8 @@ async fn run(context: &Context, source: Source, side: Option<PathBuf>, bar: Prog
         }
     };
     let stored = sent - refused.count;
-    let before = if skipped > 0 { format!(", after {skipped} lines before") } else { String::new() };
-    let text = format!("{stored} records imported{before}.");
+    let before = if skipped > 0 { format!(", after {} before", counted(skipped, "line")) } else { String::new() };
+    let text = format!("{} imported{before}.", counted(stored, "record"));
     let json = json!({ "imported": stored, "refused": refused.count, "skipped": skipped, "reasons": refused.reasons });
     Ok(Report::new(json, text)?.failing(refused.failure()))
 }
@@ -100,7 +101,7 @@ impl Refused {
 
     fn failure(&self) -> Option<String> {
         let first = self.reasons.first()?;
-        Some(format!("{} records were refused and are not stored; {first}", self.count))
+        Some(format!("not stored, because refused: {}; {first}", counted(self.count, "record")))
     }
 }
 

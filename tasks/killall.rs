@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use chordal::words::counted;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::cli;
 use crate::context::Context;
 use crate::network_state::{NetworkState, Status};
-use crate::output::{self, Report};
+use crate::output::Report;
 use crate::process;
 use crate::state_file::StateFile;
 
@@ -42,9 +43,9 @@ pub(crate) fn killall(context: &Context, task: &cli::Killall) -> Result<Report> 
     let text = match task.keep_data {
         true => format!(
             "{} ended; state, logs and data are kept. `tasks start --all` brings them back.",
-            output::nodes(killed)
+            counted(killed, "node")
         ),
-        false => format!("{} ended; state, logs and data are removed.", output::nodes(killed)),
+        false => format!("{} ended; state, logs and data are removed.", counted(killed, "node")),
     };
     Report::new(json!({ "killed": killed, "kept_data": task.keep_data }), text)
 }

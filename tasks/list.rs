@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chordal::words::counted;
 use serde_json::json;
 
 use crate::cli;
@@ -23,7 +24,9 @@ const CHUNK: u64 = 64 << 10;
 pub(crate) fn list(context: &Context) -> Result<Report> {
     let nodes = context.state.ring()?.nodes;
     let running = nodes.iter().filter(|node| node.status == Status::Running).count();
-    let text = format!("{}\n\n{running} of {} nodes run.", output::node_table(&nodes), nodes.len());
+    let run = if running == 1 { "runs" } else { "run" };
+    let all = counted(nodes.len(), "node");
+    let text = format!("{}\n\n{running} of {all} {run}.", output::node_table(&nodes));
     Report::new(json!({ "nodes": nodes }), text)
 }
 

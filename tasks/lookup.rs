@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use chordal::api::Found;
+use chordal::words::counted;
 use chordal_protocol::Id;
 use comfy_table::{Cell, Color};
 
@@ -9,7 +10,7 @@ use crate::cli;
 use crate::context::{Context, ask};
 use crate::network_state::NodeEntry;
 use crate::output::{self, Report};
-use crate::store::{hops, owner, with_via};
+use crate::store::{owner, with_via};
 
 /// Looks a value or a key up. With a trace the way is drawn even if nothing is stored at its end.
 pub(crate) async fn lookup(context: &Context, task: &cli::Lookup) -> Result<Report> {
@@ -37,7 +38,7 @@ pub(crate) async fn lookup(context: &Context, task: &cli::Lookup) -> Result<Repo
         "kept by {} as version {} ({}, through {})",
         owner(&answer.owner),
         answer.version,
-        hops(answer.hops),
+        counted(answer.hops, "hop"),
         through.name
     );
     let mut json = with_via(&answer, &through)?;
@@ -82,7 +83,7 @@ fn draw(found: &Found, through: &NodeEntry) -> String {
         "{} is owned by {}: {}, mode {}\n{}",
         found.id.short(),
         owner(&found.owner),
-        hops(found.hops),
+        counted(found.hops, "hop"),
         found.mode,
         output::lines(&way)
     )

@@ -24,6 +24,7 @@ mod list;
 mod lookup;
 mod manage;
 mod monitor;
+mod names;
 mod off_thread;
 mod output;
 mod recover;
@@ -44,7 +45,7 @@ use anyhow::{Context as _, Result, bail};
 use chordal::cli::parse;
 use chordal::client::NodeClient;
 use chordal::machine::{network_state, node_verb, places, process, spawn, state_file};
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return chordal::cli::misused("tasks", &error),
+        Err(error) => return chordal::cli::misused(&Cli::command(), &error),
     };
     match work(&cli) {
         Ok(report) => finish(&report, cli.json),

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use chordal::cli::bootstrap::{BootstrapArgs, serve};
+use chordal::words::counted;
 use serde_json::json;
 
 use crate::context::Context;
@@ -19,6 +20,6 @@ pub(crate) async fn manage(context: &Context, task: &BootstrapArgs) -> Result<Re
         [] => String::new(),
         kept => format!(" {} kept what nobody could take, and goes on with the next start.", kept.join(", ")),
     };
-    let text = format!("{} left the ring.{kept}", output::nodes(stopped.left.len()));
+    let text = format!("{} left the ring.{kept}", counted(stopped.left.len(), "node"));
     Report::new(json!({ "left": stopped.left, "kept": stopped.kept }), text)
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use chordal::api::{HandoverInfo, NodeInfo};
+use chordal::api::{HandoverInfo, NodeInfo, NodeRef};
 use chordal::client::NodeClient;
+use chordal::words::counted;
 use chordal_protocol::Id;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use serde_json::json;
 use crate::cli;
 use crate::context::Context;
 use crate::crawl::{self, Crawl};
+use crate::names::Names;
 use crate::network_state::{NetworkState, NodeEntry, Status};
 use crate::output::{self, Report};
 use crate::screen::Screen;
@@ -78,6 +80,7 @@ struct Row {
 struct Look {
     rows: Vec<Row>,
     views: Views,
+    names: Names,
 }
 
 async fn look(context: &Context, client: &NodeClient, earlier: &mut Earlier) -> Result<Look> {
@@ -91,13 +94,15 @@ async fn look(context: &Context, client: &NodeClient, earlier: &mut Earlier) -> 
     earlier.keys = crawl.nodes.values().map(|info| (info.id, info.keys)).collect();
     earlier.silent = crawl.silent.iter().map(|silent| silent.addr.clone()).collect();
     earlier.at = Some(Instant::now());
-    Ok(Look { rows, views: Views::of(crawl.nodes.values()) })
+    Ok(Look { rows, views: Views::of(crawl.nodes.values()), names: crawl.names() })
 }
 
 /// All nodes in ring order, from zero upwards; last those that have no id yet.
 fn rows(state: &NetworkState, crawl: &Crawl, earlier: &Earlier) -> Vec<Row> {
     let ours = |id: &Id| state.nodes.iter().find(|node| node.id == Some(*id));
-    let mut rows: Vec<Row> = crawl.nodes.values().map(|info| answered(info, ours(&info.id), earlier)).collect();
+    let names = crawl.names();
+    let answered = |info: &NodeInfo| answered(info, ours(&info.id), earlier, &names);
+    let mut rows: Vec<Row> = crawl.nodes.values().map(answered).collect();
     let quiet = state.nodes.iter().filter(|node| node.id.is_none_or(|id| !crawl.nodes.contains_key(&id)));
     rows.extend(quiet.map(|node| Row {
         name: node.name.clone(),
@@ -114,43 +119,48 @@ fn rows(state: &NetworkState, crawl: &Crawl, earlier: &Earlier) -> Vec<Row> {
     rows
 }
 
-fn answered(info: &NodeInfo, ours: Option<&NodeEntry>, earlier: &Earlier) -> Row {
+fn answered(info: &NodeInfo, ours: Option<&NodeEntry>, earlier: &Earlier, names: &Names) -> Row {
     let status = match (info.membership.as_str(), ours) {
         ("joined", Some(_)) => "running",
         ("joined", None) => "elsewhere",
         (other, _) => other,
     };
-    let addr = chordal::api::join_host_port(&info.host, info.port);
+    let named = |node: &Option<NodeRef>| node.as_ref().map(|node| names.call(node));
     Row {
         name: info.name.clone(),
         id: Some(info.id),
-        addr,
+        addr: info.itself().addr(),
         status: status.to_owned(),
         share: Some(info.range.share),
         keys: Some(info.keys),
-        pred: info.pred.as_ref().map(|node| node.name.clone()),
-        succ: info.succ.as_ref().map(|node| node.name.clone()),
-        moved: moved(info, earlier),
+        pred: named(&info.pred),
+        succ: named(&info.succ),
+        moved: moved(info, earlier, names),
     }
 }
 
 /// What came and went since the last look: hand-overs, and by how much the number of keys has changed.
-fn moved(info: &NodeInfo, earlier: &Earlier) -> Vec<String> {
+fn moved(info: &NodeInfo, earlier: &Earlier, names: &Names) -> Vec<String> {
     let back = earlier.at.map_or(FIRST_LOOK_BACK, |at| at.elapsed()).as_secs_f64();
     let recent = info.handovers.iter().rev().filter(|handover| handover.ago_s <= back);
-    let mut moves: Vec<String> = recent.take(MOST_MOVES).map(told).collect();
+    let mut moves: Vec<String> = recent.take(MOST_MOVES).map(|handover| told(handover, names)).collect();
     match (earlier.at, earlier.keys.get(&info.id)) {
         (Some(_), None) => moves.insert(0, "new".to_owned()),
         (Some(_), Some(before)) if *before != info.keys => {
-            moves.insert(0, format!("{:+} keys", info.keys as i128 - i128::from(*before)));
+            moves.insert(0, by_keys(info.keys as i128 - i128::from(*before)));
         }
         _ => {}
     }
     moves
 }
 
-fn told(handover: &HandoverInfo) -> String {
-    let (records, peer) = (handover.records, &handover.peer.name);
+fn by_keys(by: i128) -> String {
+    let keys = if by.abs() == 1 { "key" } else { "keys" };
+    format!("{by:+} {keys}")
+}
+
+fn told(handover: &HandoverInfo, names: &Names) -> String {
+    let (records, peer) = (handover.records, names.call(&handover.peer));
     match handover.kind.as_str() {
         "received" => format!("{records} from {peer}"),
         "given" => format!("{records} to {peer}"),
@@ -161,7 +171,7 @@ fn told(handover: &HandoverInfo) -> String {
 }
 
 fn draw(look: &Look) -> String {
-    let Look { rows, views } = look;
+    let Look { rows, views, names } = look;
     let mut table = output::table(&["NAME", "ID", "ADDRESS", "STATUS", "RANGE", "KEYS", "PRED", "SUCC", "JUST MOVED"]);
     let or_dash = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
     for row in rows {
@@ -185,11 +195,13 @@ fn draw(look: &Look) -> String {
         1 => " One range has no majority: `tasks recover` tells which.".to_owned(),
         lost => format!(" {lost} ranges have no majority: `tasks recover` tells which."),
     };
+    let (answer, hold) = if answering == 1 { ("answers", "holds") } else { ("answer", "hold") };
     format!(
-        "{}\n\n{}\n\n{answering} of {} answer and hold {keys} keys.{told}",
+        "{}\n\n{}\n\n{answering} of {} {answer} and {hold} {}.{told}",
         output::lines(&table),
-        views.table(),
-        output::nodes(rows.len())
+        views.table(names),
+        counted(rows.len(), "node"),
+        counted(keys, "key")
     )
 }
 

@@ -24,12 +24,12 @@ fn info(name: &str, keys: u64, handovers: Vec<HandoverInfo>) -> NodeInfo {
 #[test]
 fn only_recent_movements_are_told() {
     let node = info("a", 7, vec![handover("given", 5, 60.0), handover("received", 3, 1.0)]);
-    assert_eq!(moved(&node, &Earlier::default()), ["3 from peer"]);
+    assert_eq!(moved(&node, &Earlier::default(), &Names::default()), ["3 from peer"]);
     let seen = |keys| Earlier { keys: [(node.id, keys)].into(), at: Some(Instant::now()), ..Earlier::default() };
-    assert_eq!(moved(&node, &seen(4)), ["+3 keys"]);
-    assert_eq!(moved(&node, &seen(9)), ["-2 keys"]);
-    assert!(moved(&node, &seen(7)).is_empty());
-    assert_eq!(moved(&node, &Earlier { at: Some(Instant::now()), ..Earlier::default() }), ["new"]);
+    assert_eq!(moved(&node, &seen(4), &Names::default()), ["+3 keys"]);
+    assert_eq!(moved(&node, &seen(9), &Names::default()), ["-2 keys"]);
+    assert!(moved(&node, &seen(7), &Names::default()).is_empty());
+    assert_eq!(moved(&node, &Earlier { at: Some(Instant::now()), ..Earlier::default() }, &Names::default()), ["new"]);
 }
 
 #[test]
@@ -48,6 +48,6 @@ fn rows_stand_in_ring_order_whether_they_answer_or_not() {
     expected.push(("unborn", "silent"));
     let seen: Vec<(&str, &str)> = rows.iter().map(|row| (row.name.as_str(), row.status.as_str())).collect();
     assert_eq!(seen, expected);
-    let picture = draw(&Look { rows, views: Views::default() });
+    let picture = draw(&Look { rows, ..Look::default() });
     assert!(picture.contains("2 of 4 nodes answer and hold 3 keys.") && picture.contains("██▌"), "{picture}");
 }

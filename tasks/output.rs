@@ -155,11 +155,6 @@ pub(crate) fn quote(text: &str) -> String {
     format!("\"{quoted}\"")
 }
 
-/// A number of nodes in a sentence.
-pub(crate) fn nodes(count: usize) -> String {
-    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
-}
-
 /// A share of the ring as a bar of ten characters and a percentage.
 pub(crate) fn share_bar(share: f64) -> String {
     let eighths = (share.clamp(0.0, 1.0) * 80.0).round() as usize;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use chordal::api::{NodeInfo, NodeRef, RangeInfo, Recovered, Recovery, join_host_port};
 use chordal::client::NodeClient;
+use chordal::words::counted;
 use chordal_protocol::Id;
 use serde_json::json;
 
@@ -48,11 +49,9 @@ pub(crate) async fn recover(context: &Context, task: &cli::Recover) -> Result<Re
     }
     let client = context.client.within(crate::crawl::ANSWER);
     let (views, crawl) = views::settled(context, &client, task.node.as_deref()).await?;
-    if crawl.nodes.is_empty() {
-        match (&task.node, crawl.silent.first()) {
-            (Some(_), Some(silent)) => bail!("{}", silent.reason),
-            _ => bail!("no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"),
-        }
+    match (&task.node, crawl.silent.first()) {
+        (Some(_), Some(silent)) if crawl.nodes.is_empty() => bail!("{}", silent.reason),
+        _ => crawl.check_answers()?,
     }
     let at = task.node.as_ref().map_or(String::new(), |node| format!(" --node {node}"));
     let Some(wanted) = Wanted::of(task)? else { return list(&views, &at) };
@@ -160,7 +159,7 @@ fn list(views: &Views, at: &str) -> Result<Report> {
     let lost: Vec<&Kept> = views.lost().collect();
     let json = json!({ "lost": lost, "gaps": views.gaps });
     if views.are_whole() {
-        return Report::new(json, format!("Every range has a majority: {} views.", views.views.len()));
+        return Report::new(json, format!("Every range has a majority: {}.", counted(views.views.len(), "view")));
     }
     let mut table = output::table(&["RANGE", "EPOCH", "MEMBERS", "ANSWER", "MISSING"]);
     for view in lost {
@@ -267,5 +266,5 @@ fn owner(crawl: &Crawl, id: &Id) -> Option<NodeRef> {
     let joined = |info: &&NodeInfo| info.membership == "joined";
     let before = crawl.nodes.range(..=id).map(|(_, info)| info).rfind(joined);
     let info = before.or_else(|| crawl.nodes.values().rfind(joined))?;
-    Some(NodeRef { name: info.name.clone(), id: info.id, host: info.host.clone(), port: info.port })
+    Some(info.itself())
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use chordal::node::member_in;
+use chordal::words::counted;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -39,7 +40,7 @@ pub(crate) async fn start(context: &Context, task: &cli::Start) -> Result<Report
     let text = if nodes.is_empty() { String::new() } else { text };
     let failure = failed.map(|failed| {
         let reason = fleet::explain(context, failed);
-        format!("{} of {} were started, the others were not: {reason:#}", nodes.len(), output::nodes(wanted))
+        format!("{} of {} were started, the others were not: {reason:#}", nodes.len(), counted(wanted, "node"))
     });
     Ok(Report::new(json!({ "nodes": nodes, "seconds": seconds }), text)?.failing(failure))
 }

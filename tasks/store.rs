@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use chordal::api::{NodeRef, Stored};
+use chordal::words::counted;
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -25,7 +26,7 @@ pub(crate) async fn store(context: &Context, task: &cli::Store) -> Result<Report
         stored.id.short(),
         owner(&stored.owner),
         stored.version,
-        hops(stored.hops),
+        counted(stored.hops, "hop"),
         through.name
     );
     Report::new(with_via(&stored, &through)?, text)
@@ -35,11 +36,6 @@ pub(crate) async fn store(context: &Context, task: &cli::Store) -> Result<Report
 pub(crate) fn owner(node: &NodeRef) -> String {
     let name = if node.name.is_empty() { "a node without a name" } else { &node.name };
     format!("{name} ({}, {})", node.id.short(), node.addr())
-}
-
-/// A number of hops in a sentence.
-pub(crate) fn hops(hops: u32) -> String {
-    if hops == 1 { "1 hop".to_owned() } else { format!("{hops} hops") }
 }
 
 /// An answer with the name of the node that was asked.
@@ -62,7 +58,7 @@ pub(crate) async fn delete(context: &Context, task: &cli::Delete) -> Result<Repo
         output::quote(key),
         owner(&deleted.owner),
         deleted.version,
-        hops(deleted.hops),
+        counted(deleted.hops, "hop"),
         through.name
     );
     Report::new(with_via(&deleted, &through)?, text)

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use chordal::api::BulkRecord;
+use chordal::words::counted;
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -41,9 +42,9 @@ pub(crate) async fn storemany(context: &Context, task: &cli::StoreMany) -> Resul
     let mean = f64::from(work.hops.load(Ordering::Relaxed)) / stored.len().max(1) as f64;
     let failed = wanted - stored.len();
     let text = format!(
-        "{} values stored through {} in {seconds:.2} s: {per_second:.0} per second, {mean:.1} hops each.",
-        stored.len(),
-        output::nodes(work.nodes.len())
+        "{} stored through {} in {seconds:.2} s: {per_second:.0} per second, {mean:.1} hops each.",
+        counted(stored.len(), "value"),
+        counted(work.nodes.len(), "node")
     );
     let json = json!({
         "asked": wanted,
@@ -54,7 +55,8 @@ pub(crate) async fn storemany(context: &Context, task: &cli::StoreMany) -> Resul
         "mean_hops": mean,
         "values": stored.iter().map(|index| &work.values[*index]).collect::<Vec<_>>(),
     });
-    let failure = first_failure.map(|error| format!("{failed} of {wanted} values were not stored: {error:#}"));
+    let failure =
+        first_failure.map(|error| format!("{failed} of {} were not stored: {error:#}", counted(wanted, "value")));
     Ok(Report::new(json, text)?.failing(failure))
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 use chordal::api::{BulkAnswer, fitting_type};
 use chordal::client::{Outcome, Value};
 use chordal::node::mint;
+use chordal::words::counted;
 use chordal_protocol::{Condition, Id};
 use serde_json::json;
 
@@ -34,7 +35,8 @@ pub(crate) async fn put(context: &Context, task: &cli::Put) -> Result<Report> {
         Outcome::Refused(Some(now)) => bail!("{key} has a value already, with the tag {now}; nothing was stored"),
         Outcome::Refused(None) => bail!("{key} could not be stored: its condition does not hold"),
     };
-    let text = format!("{} bytes are stored under {key} with the tag {etag} (through {}).", value.len(), through.name);
+    let text =
+        format!("{} stored under {key} with the tag {etag} (through {}).", counted(value.len(), "byte"), through.name);
     let json = json!({
         "key": task.key,
         "id": Id::of(&task.key),

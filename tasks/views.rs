@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::crawl::{Crawl, crawl};
+use crate::names::Names;
 use crate::network_state::NodeEntry;
 use crate::output;
 
@@ -84,7 +85,7 @@ impl Views {
     }
 
     /// For people: a line for each view.
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn table(&self, names: &Names) -> String {
         let mut table = output::table(&["RANGE", "SHARE", "EPOCH", "PRIMARY", "MEMBERS", "STATUS", "LAG"]);
         for view in &self.views {
             let (word, colour) = match view.status.as_str() {
@@ -97,8 +98,8 @@ impl Views {
                 Cell::new(shown(&view.range)),
                 Cell::new(format!("{:.1}%", view.range.share * 100.0)),
                 Cell::new(view.epoch),
-                Cell::new(&view.primary.name),
-                Cell::new(view.told_members()),
+                Cell::new(names.call(&view.primary)),
+                Cell::new(view.told_members(names)),
                 Cell::new(format!("{word}{forced}")).fg(colour),
                 Cell::new(view.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string())),
             ]);
@@ -169,10 +170,10 @@ impl Kept {
         self.members.iter().filter(|member| !self.present.contains(&member.id))
     }
 
-    fn told_members(&self) -> String {
+    fn told_members(&self, names: &Names) -> String {
         let told = |member: &NodeRef| {
             let mark = if self.present.contains(&member.id) { "" } else { " (missing)" };
-            format!("{}{mark}", member.name)
+            format!("{}{mark}", names.call(member))
         };
         self.members.iter().map(told).collect::<Vec<_>>().join(", ")
     }

@@ -54,7 +54,7 @@ fn a_view_with_two_of_three_has_a_majority_and_one_with_one_names_who_is_missing
     assert_eq!(lost[0].survivors().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["4"]);
     let open = views.views.iter().find(|view| view.has_majority()).unwrap();
     assert_eq!((open.status.as_str(), open.lag), ("serving", Some(3)));
-    let table = views.table();
+    let table = views.table(&Names::default());
     assert!(table.contains("no majority") && table.contains("8 (missing), a (missing), 4"), "{table}");
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chordal::client::SourceError;
-use chordal::node::{Config, StartError};
+use chordal::node::{Config, StartError, Upnp};
 use chordal::{Client, Condition, Node, NodeError, OperationError, Outcome};
 use common::{Daemon, Lab, Place, eventually};
 use nix::sys::signal::Signal;
@@ -324,11 +324,26 @@ fn settings_that_make_no_sense_are_refused() {
             (Node::builder().replication_factor(17), "16"),
             (Node::builder().value_limit(Config::LARGEST_VALUE_LIMIT + 1), "4194304"),
             (Node::builder().join_attempts(Some(0)), "at least one"),
+            (Node::builder().begin().bootstrap(["127.0.0.1:9"]), "either begins a ring (--begin) or joins one"),
+            (Node::builder().discover(""), "is no name"),
+            (Node::builder().upnp(Upnp::default()), "--upnp has a router forward a port to an IPv4 address"),
             (Node::builder().bootstrap(["junk"]), "127.0.0.1:9000"),
             (Node::builder().host("nowhere.invalid"), "cannot listen"),
         ] {
             let Err(error) = builder.start().await else { panic!("{says}: it has started") };
             assert!(error.to_string().contains(says), "{error}");
         }
+    });
+}
+
+#[test]
+fn nodes_of_a_program_find_each_other_on_the_local_network() {
+    block_on(async {
+        let ring = format!("library-{}", rand::random::<u32>());
+        let first = Node::builder().discover(&ring).begin().start().await.unwrap();
+        let second = Node::builder().discover(&ring).start().await.unwrap();
+        let (first, second) = (first.info().await.unwrap(), second.info().await.unwrap());
+        assert_eq!(second.ring, first.ring);
+        assert!(first.ring.is_some());
     });
 }

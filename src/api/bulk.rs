@@ -15,7 +15,7 @@ pub const BULK_BODY: usize = 8 << 20;
 
 /// One record of `POST /kv`. What a line of an export holds is one that stores the same again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with the fields of a record")]
 pub struct BulkRecord {
     /// What to do; without it the value is stored.
     #[serde(default, skip_serializing_if = "is_put")]

@@ -39,12 +39,12 @@ const SECRET: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The system does not give it out.
-    #[error("cannot read the secret file {path}: {source}. `tasks secret new {path}` writes one")]
+    #[error("cannot read the secret file {path}: {reason}. `tasks secret new {path}` writes one")]
     Read {
         /// The file.
         path: String,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// Others than its owner may read or change it.
     #[error(
@@ -110,7 +110,7 @@ impl KeyFile {
     /// Reads a file, which nobody but its owner may have rights on.
     pub fn read(path: &Path) -> Result<KeyFile, KeyFileError> {
         let shown = || path.display().to_string();
-        let cannot = |source| KeyFileError::Read { path: shown(), source };
+        let cannot = |reason| KeyFileError::Read { path: shown(), reason };
         let file = File::open(path).map_err(cannot)?;
         let about = file.metadata().map_err(cannot)?;
         if about.is_dir() {

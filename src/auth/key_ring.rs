@@ -57,8 +57,14 @@ pub struct Awaited {
 
 /// An answer does not come from somebody who has the key that the request was signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its answer is not signed with the ring's secret")]
+#[error("{}", NotSigned::REASON)]
 pub struct NotSigned;
+
+impl NotSigned {
+    /// What there is to say of it.
+    pub(crate) const REASON: &str =
+        "its answer is not signed with the ring's secret; if its ring is open, leave --secret-file out";
+}
 
 impl KeyRing {
     /// Reads a secret file, which nobody but its owner may have rights on.

@@ -31,7 +31,7 @@ pub(crate) use replays::{Refused, Replays, WINDOW};
 pub(crate) use signature::{REPLY, SCHEME, Signature, Signed, call_mac, reply_mac};
 
 pub use tls::{Tls, TlsError, role_name};
-pub(crate) use tls::{explain, prepare, role_of, scheme};
+pub(crate) use tls::{explain_request, prepare, role_of, scheme};
 
 /// What somebody may do. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ pub struct Security {
 pub struct ClientLimits {
     /// Requests a second, and as many at once; 0 is any number.
     pub requests: u32,
-    /// Connections at once.
+    /// Connections at once, at least one.
     pub connections: usize,
     /// Whether that holds for programs of this machine too.
     pub on_loopback: bool,

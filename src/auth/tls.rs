@@ -185,7 +185,12 @@ impl Files {
         let chain = certificates("a certificate", &self.cert)?;
         let roots = certificates("the certificate of the authority", &self.authority)?;
         let key = private_key(&self.key)?;
-        Certificates::of(chain, key, roots).map_err(|error| unusable(&shown(&self.cert), &error))
+        Certificates::of(chain, key, roots).map_err(|error| match error.downcast_ref() {
+            Some(rustls::Error::InconsistentKeys(_)) => {
+                unusable(&shown(&self.cert), &format!("the key in {} is not its own", shown(&self.key)))
+            }
+            _ => unusable(&shown(&self.cert), &error),
+        })
     }
 }
 
@@ -276,11 +281,30 @@ pub fn role_name(role: Role) -> String {
     format!("{ROLE}{role}")
 }
 
+/// What went wrong between the two ends of a connection, if that is what the error is about: one speaks TLS and the other does not,
+/// or a certificate is not taken. It stays so until options or files have changed.
+pub(crate) fn explain_request(error: &reqwest::Error) -> Option<String> {
+    explain(error).or_else(|| {
+        let is_plain = error.url().is_some_and(|url| url.scheme() == "http");
+        let is_no_answer = |cause: &(dyn StdError + 'static)| cause.downcast_ref().is_some_and(hyper::Error::is_parse);
+        (is_plain && causes(error).any(is_no_answer)).then(|| {
+            format!("what answers there does not speak plain HTTP; a node that speaks TLS is asked with {TLS_OPTIONS}")
+        })
+    })
+}
+
+/// The options with which a program speaks TLS.
+const TLS_OPTIONS: &str = "--tls-cert, --tls-key and --tls-ca (`tasks`: --certs)";
+
+/// An error and what it came from.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+}
+
 /// What went wrong with certificates, if that is what the error is about.
-pub(crate) fn explain<'a>(error: &'a (dyn StdError + 'static)) -> Option<String> {
+fn explain<'a>(error: &'a (dyn StdError + 'static)) -> Option<String> {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as E};
-    let mut causes = std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source());
-    let said = causes.find_map(said_by)?;
+    let said = causes(error).find_map(said_by)?;
     Some(match said {
         // All authorities of `tasks certs` have one name, so that it may be the signature that is wrong.
         E::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
@@ -293,15 +317,18 @@ pub(crate) fn explain<'a>(error: &'a (dyn StdError + 'static)) -> Option<String>
             "its certificate has expired: make a new one with `tasks certs`, or set the clock of this machine"
                 .to_owned()
         }
-        E::InvalidCertificate(other) => format!("its certificate is not that of a node of this ring ({other:?})"),
+        E::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+            "its certificate is not valid yet: set the clock of this machine".to_owned()
+        }
+        E::InvalidCertificate(_) => "its certificate is not that of a node of this ring".to_owned(),
         E::AlertReceived(Alert::UnknownCA | Alert::DecryptError | Alert::BadCertificate) => {
             "it does not take this certificate, which is of another authority than its own".to_owned()
         }
         E::AlertReceived(Alert::CertificateRequired | Alert::CertificateUnknown | Alert::CertificateExpired) => {
-            "it does not take this certificate: is it for clients of this ring, and has it not expired?".to_owned()
+            "it does not take this certificate, which must be one of this ring and must not have expired".to_owned()
         }
         E::InvalidMessage(_) => {
-            "it does not speak TLS: is it started with --tls-cert, --tls-key and --tls-ca?".to_owned()
+            format!("it does not speak TLS: start it with {TLS_OPTIONS}, or ask without them")
         }
         other => format!("TLS failed: {other}"),
     })

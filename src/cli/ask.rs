@@ -1,6 +1,7 @@
 //! `chordal put`, `get`, `delete` and `info`: one operation on a ring of which no more is known than a node.
 
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::value::ValueArgs;
 use crate::api::{NodeInfo, NodeRef, join_host_port};
 use crate::client::{Client, Error, OperationError, Outcome};
 use crate::pauses::Pauses;
+use crate::words::{counted, sentence};
 
 /// How often a node is asked before it is taken for absent.
 const ATTEMPTS: u32 = 3;
@@ -22,7 +24,8 @@ const ATTEMPTS: u32 = 3;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// What the exit status of these commands means, for their help.
-pub const EXIT_STATUS: &str = "Exit status:\n  0  done\n  1  the ring refuses: there is a value already (--if-absent), or its disk is full, say\n  \
+pub const EXIT_STATUS: &str = "Exit status:\n  0  done\n  1  the ring refuses: the secret or the certificate is not one of its own, there is a value already (--if-absent), \
+     or its disk is full, say\n  \
      2  bad input: an option, a file that cannot be read, a key or a value that is too large\n  3  nothing is stored there\n  \
      4  nobody answers, or too few of those who keep the key; nothing has changed\n  \
      5  the write may or may not have happened; look what is stored";
@@ -45,7 +48,7 @@ pub struct AskArgs {
 
 /// What `chordal put` takes.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = EXIT_STATUS)]
+#[command(after_help = EXIT_STATUS, override_usage = "chordal put [OPTIONS] --port <PORT> <KEY> <VALUE|--file <FILE>>")]
 pub struct PutArgs {
     #[command(flatten)]
     ask: AskArgs,
@@ -183,7 +186,10 @@ fn told(info: &NodeInfo) -> String {
 fn run(work: impl Future<Output = Result<Vec<u8>, Failure>>) -> Result<Vec<u8>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(format!("there is no runtime: {error}")))?;
-    runtime.block_on(work)
+    let outcome = runtime.block_on(work);
+    // A name that is still being resolved is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn finish(outcome: Result<Vec<u8>, Failure>) -> ExitCode {
@@ -200,25 +206,27 @@ fn finish(outcome: Result<Vec<u8>, Failure>) -> ExitCode {
     }
 }
 
-/// Asks the node who it is, so that it is known whether anybody is there. The client has the rest of the time.
+/// Asks the node who it is, so that it is known whether anybody is there who takes us. The client has the rest of the time.
 async fn reach(args: &AskArgs) -> Result<(Client, NodeInfo), Failure> {
     let (addr, began) = (join_host_port(&args.host, args.port), Instant::now());
     let client = Client::new([&addr]).map_err(|error| Failure::BadInput(error.to_string()))?;
     let client = client.with_security(&args.holder.load().map_err(Failure::BadInput)?);
     let mut pauses = Pauses::new(PAUSES.0, PAUSES.1);
+    let left = || args.timeout.saturating_sub(began.elapsed());
     let mut attempt = 0;
     loop {
+        // What is left is shared by this attempt and those that may follow.
+        let each = left() / (ATTEMPTS - attempt);
         attempt += 1;
-        let each = args.timeout / ATTEMPTS;
         let error = match client.clone().with_deadline(each).info(&addr).await {
-            Ok(info) => return Ok((client.with_deadline(args.timeout.saturating_sub(began.elapsed())), info)),
+            Ok(info) => return Ok((client.with_deadline(left()), info)),
             Err(error) => error,
         };
-        let left = args.timeout.saturating_sub(began.elapsed());
         let pause = pauses.next();
         let reason = match &error {
-            Error::Unreachable { reason, .. } if attempt < ATTEMPTS && pause < left => reason,
-            Error::Unreachable { reason, .. } => return Err(Failure::Unavailable(nobody(&addr, attempt, reason))),
+            Error::Unreachable { reason, .. } if attempt < ATTEMPTS && pause < left() => reason,
+            Error::Unreachable { reason, .. } => return Err(Failure::Unavailable(nobody(args, attempt, reason))),
+            error if error.is_refusal() => return Err(Failure::Refused(error.to_string())),
             error => return Err(Failure::Unavailable(error.to_string())),
         };
         eprintln!("chordal: connection attempt {attempt}/{ATTEMPTS} to {addr} failed ({reason}), retrying…");
@@ -226,11 +234,40 @@ async fn reach(args: &AskArgs) -> Result<(Client, NodeInfo), Failure> {
     }
 }
 
-fn nobody(addr: &str, attempts: u32, reason: &str) -> String {
-    let port = addr.rsplit_once(':').map_or(addr, |(_, port)| port);
-    let attempts = if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") };
+fn nobody(args: &AskArgs, attempts: u32, reason: &str) -> String {
+    let is_here = args.host == "localhost" || args.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let advice = if is_here {
+        format!("`chordal start --port {}` starts a node there, if that is the right port", args.port)
+    } else {
+        "Check on that machine that a node runs, that it listens at this address and port, and that no firewall is in between"
+            .to_owned()
+    };
     format!(
-        "{addr} does not answer after {attempts}: {reason}. Check that a node runs there (`chordal start --port {port}` starts one), that \
-         host and port are right, and that no firewall is in between"
+        "{} does not answer after {}: {} {advice}",
+        join_host_port(&args.host, args.port),
+        counted(attempts, "attempt"),
+        sentence(reason)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_for_the_machine_that_was_asked() {
+        let told = |host: &str| {
+            let holder = HolderArgs { secret_file: None, tls_cert: None, tls_key: None, tls_ca: None };
+            let ask = AskArgs { host: host.to_owned(), port: 4000, timeout: Duration::from_secs(1), holder };
+            nobody(&ask, 1, "Connection refused")
+        };
+        for here in ["127.0.0.1", "::1", "localhost"] {
+            assert!(told(here).ends_with("`chordal start --port 4000` starts a node there, if that is the right port"));
+        }
+        assert_eq!(
+            told("10.0.0.6"),
+            "10.0.0.6:4000 does not answer after 1 attempt: Connection refused. Check on that machine that a node runs, that it \
+             listens at this address and port, and that no firewall is in between"
+        );
+    }
 }

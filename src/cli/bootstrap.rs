@@ -20,6 +20,7 @@ use crate::bootstrap::{Pool, Settings, Stopped, router};
 use crate::client::RETURN_DHT_ADDRESS;
 use crate::http;
 use crate::machine::state_file::StateFile;
+use crate::node::{PortHolder, listen_advice};
 
 /// How long the first node may take.
 const FIRST: Duration = Duration::from_secs(60);
@@ -28,10 +29,17 @@ const FIRST: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Args)]
 pub struct BootstrapArgs {
     /// Address to listen on
-    #[arg(long, alias = "host_address", default_value = "127.0.0.1", value_name = "HOST", value_parser = parse::host)]
+    #[arg(long, alias = "host_address", visible_alias = "host", default_value = "127.0.0.1", value_name = "HOST", value_parser = parse::host)]
     pub host_address: String,
     /// Port to listen on; 0 takes any free one
-    #[arg(long, alias = "host_port", default_value_t = 5000, value_name = "PORT", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        alias = "host_port",
+        visible_alias = "port",
+        default_value_t = 5000,
+        value_name = "PORT",
+        allow_hyphen_values = true
+    )]
     pub host_port: u16,
     /// Host that clients are told in place of the one that nodes listen on
     #[arg(long, alias = "external_address", value_name = "HOST")]
@@ -214,17 +222,11 @@ fn lock(state: &StateFile) -> Result<File, String> {
 
 async fn listen(args: &BootstrapArgs) -> Result<TcpListener, String> {
     let addr = join_host_port(&args.host_address, args.host_port);
-    let advice = |error: &std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            ". Another program has that port: choose another one with --host-port, or 0 for any"
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            ". This machine does not have that address: choose another --host-address"
-        }
-        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher --host-port",
-        _ => ". Choose another --host-address, such as 127.0.0.1",
-    };
-    TcpListener::bind(&addr).await.map_err(|error| format!("cannot listen on {addr}: {error}{}", advice(&error)))
+    TcpListener::bind(&addr).await.map_err(|error| {
+        let holder = PortHolder::behind(&error, args.host_port);
+        let advice = listen_advice(&error, holder.as_ref(), "--host-address", "--host-port");
+        format!("cannot listen on {addr}: {error}{advice}")
+    })
 }
 
 /// Where nodes listen: beside the service if that is on loopback, for nodes refuse anything else.

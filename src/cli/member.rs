@@ -14,6 +14,7 @@ use crate::machine::process;
 use crate::machine::state_file::{StateError, StateFile};
 use crate::node::{NodeError, StoppedMember, member_in};
 use crate::store::StoreError;
+use crate::words::counted;
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(10);
@@ -147,7 +148,9 @@ fn settle(state: &StateFile, entry: &NodeEntry, asked: Result<(), String>) -> De
     let kept = match entry.data_dir.as_deref().map(closed_member_in) {
         Some(Ok(None)) | None => None,
         Some(Ok(Some(member))) if member.values == 0 => None,
-        Some(Ok(Some(member))) => Some(asked.err().unwrap_or_else(|| format!("it kept {} values", member.values))),
+        Some(Ok(Some(member))) => {
+            Some(asked.err().unwrap_or_else(|| format!("it kept {}", counted(member.values, "value"))))
+        }
         Some(Err(error)) => Some(error.to_string()),
     };
     let noted = state.update(|nodes| {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::client::check_member;
+
 /// The longest duration that makes sense here: a day.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -38,19 +40,8 @@ fn duration_up_to(text: &str, longest: Duration, called: &str) -> Result<Duratio
 
 /// Reads `HOST:PORT`, with brackets round an IPv6 host.
 pub fn addr(text: &str) -> Result<String, String> {
-    let wrong = |what: &str| format!("{what}; an address is HOST:PORT, such as 127.0.0.1:4000 or [::1]:4000");
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => return Err(wrong(&format!("`{port}` is no port"))),
-        Ok(_) => {}
-    }
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/@?#,".contains(c)) {
-        return Err(wrong(&format!("`{host}` is no host")));
-    }
-    if host.contains(':') && !bracketed {
-        return Err(wrong("an IPv6 host needs brackets"));
-    }
+    check_member(text)
+        .map_err(|what| format!("{what}; an address is HOST:PORT, such as 127.0.0.1:4000 or [::1]:4000"))?;
     Ok(text.to_owned())
 }
 

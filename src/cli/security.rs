@@ -54,18 +54,28 @@ pub struct SecurityArgs {
     pub known_as: Vec<String>,
     /// Nets in which other nodes may be called [default: addresses of the same kind as this node's own: loopback, private or
     /// public]
-    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', env = "CHORDAL_ALLOW_NET")]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', value_parser = net, env = "CHORDAL_ALLOW_NET")]
     pub allow_net: Vec<IpNet>,
     /// Requests a second that one client may send, and as many at once; 0 is any number. Nodes may send more
     #[arg(long, value_name = "NUMBER", default_value_t = ClientLimits::default().requests, env = "CHORDAL_CLIENT_REQUESTS")]
     pub client_requests: u32,
-    /// Connections that one client may have at once
+    /// Connections that one client may have at once, at least 1
     #[arg(long, value_name = "NUMBER", default_value_t = ClientLimits::default().connections,
-          env = "CHORDAL_CLIENT_CONNECTIONS")]
+          value_parser = connections, env = "CHORDAL_CLIENT_CONNECTIONS")]
     pub client_connections: usize,
     /// Let both hold for clients on this machine too
     #[arg(long, value_parser = BoolishValueParser::new(), env = "CHORDAL_LIMIT_LOOPBACK")]
     pub limit_loopback: bool,
+}
+
+fn net(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .map_err(|_| "a net is an address and the length of its prefix, such as 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    let connections = text.parse().ok().filter(|connections| *connections > 0);
+    connections.ok_or_else(|| "a number from 1: with none no client could ask anything".to_owned())
 }
 
 impl SecurityArgs {

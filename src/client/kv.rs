@@ -11,6 +11,7 @@ use reqwest::header::{
 use super::transport::{Answer, Ask, garbled};
 use super::{Error, NodeClient, REQUEST_ID, in_query};
 use crate::api::{BulkAnswer, BulkOp, BulkRecord, ETag, fitting_type};
+use crate::words::counted;
 
 /// What a client would like.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -201,7 +202,10 @@ impl<'a> Kv<'a> {
         let answers: Result<Vec<BulkAnswer>, _> = serde_json::Deserializer::from_slice(&body).into_iter().collect();
         match answers {
             Ok(answers) if answers.len() == records.len() => Ok(answers),
-            Ok(answers) => Err(garbled(&ask, format!("{} answers for {} records", answers.len(), records.len()))),
+            Ok(answers) => Err(garbled(
+                &ask,
+                format!("{} for {}", counted(answers.len(), "answer"), counted(records.len(), "record")),
+            )),
             Err(error) => Err(garbled(&ask, error.to_string())),
         }
     }

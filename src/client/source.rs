@@ -49,7 +49,7 @@ pub enum Source {
 /// A text that names nobody to join through. The message has an example of each form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` names nobody to join through: {reason}; a member of the ring is named like 127.0.0.1:9000 or \
+    "`{text}` names nobody to join through: {reason}; a member of the ring is named like 127.0.0.1:9000, [2001:db8::1]:9000 or \
      node.example:9000, a bootstrap service like http://127.0.0.1:5000/return_dht_address"
 )]
 pub struct SourceError {
@@ -115,7 +115,15 @@ impl Source {
 
 /// Whether this is `host:port` as a node could have it.
 pub(crate) fn check_member(text: &str) -> Result<(), String> {
-    let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err("an IPv6 address stands in brackets, and the port behind them".to_owned());
+    }
+    // What stands in brackets has colons of its own.
+    let parted = text.rsplit_once(':').filter(|_| !text.ends_with(']'));
+    let (host, port) = parted.ok_or("the port is missing")?;
     match port.parse::<u16>() {
         Ok(1..) if port.bytes().all(|byte| byte.is_ascii_digit()) => check_host(host),
         _ => Err(format!("`{port}` is no port")),
@@ -222,6 +230,20 @@ mod tests {
         ] {
             let error = text.parse::<Source>().expect_err(text).to_string();
             assert!(error.contains("127.0.0.1:9000") && error.contains("/return_dht_address"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_of_ipv6_is_told() {
+        for (text, says) in [
+            ("[::1]", "the port is missing"),
+            ("::1", "stands in brackets, and the port behind them"),
+            ("2001:db8::1", "stands in brackets, and the port behind them"),
+            ("[::1]:x", "`x` is no port"),
+            ("", "it is empty"),
+        ] {
+            let error = text.parse::<Source>().expect_err(text).to_string();
+            assert!(error.contains(says) && error.contains("[2001:db8::1]:9000"), "{text}: {error}");
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::api::Problem;
-use crate::auth::{self, Awaited, KeyRing, Nets, Renewed, Security};
+use crate::auth::{self, Awaited, KeyRing, Nets, NotSigned, Renewed, Security};
 use crate::node::Resolver;
 
 /// The largest answer that is read, in bytes. A page of `/db` stays far below it.
@@ -188,7 +188,7 @@ impl Transport {
             && !may_come_unsigned(status)
         {
             let checked = awaited.check(status.as_u16(), &headers, &body);
-            checked.map_err(|not_signed| garbled(ask, not_signed.to_string()))?;
+            checked.map_err(|NotSigned| Error::Unsigned { addr: ask.addr.clone() })?;
         }
         if status.is_success() || also.contains(&status.as_u16()) {
             Ok(Answer { status: status.as_u16(), headers, body })
@@ -213,14 +213,15 @@ impl Transport {
     }
 
     fn unreachable(&self, ask: &Ask, error: &reqwest::Error) -> Error {
+        if let Some(reason) = auth::explain_request(error) {
+            return Error::Handshake { addr: ask.addr.clone(), reason };
+        }
         let reason = if error.is_builder() {
             "that is not an address of the form HOST:PORT, or a header cannot be sent".to_owned()
         } else if error.is_timeout() && error.is_connect() {
             "no connection came about in time".to_owned()
         } else if error.is_timeout() {
             format!("no answer within {} s", self.timeout.as_secs_f32())
-        } else if let Some(told) = auth::explain(error) {
-            told
         } else {
             root_cause(error)
         };

@@ -129,8 +129,8 @@ impl Gate {
             if needed == Role::Reader && self.open_read {
                 return Ok(None);
             }
-            let how = "sign the request with a key of its secret file, as `tasks --secret-file` and the client of this \
-                       version do; docs/security.md says how";
+            let how = "sign the request with a key of its secret file, as --secret-file of `chordal` and `tasks` does; \
+                       docs/security.md says how";
             return Err(stranger(format!("this ring is closed to strangers: {how}")));
         };
         let host = called(request, if self.has_tls { ":443" } else { ":80" });

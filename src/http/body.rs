@@ -33,7 +33,9 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request, limit: usize, ex
     }
     let bytes = read(request, limit).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::new(Kind::Malformed, format!("the body is not what this route takes: {error}; send {example}"))
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        let why = if is_object { error.to_string() } else { "it is no JSON object".to_owned() };
+        ApiError::new(Kind::Malformed, format!("the body is not what this route takes: {why}; send {example}"))
     })
 }
 
@@ -161,6 +163,12 @@ mod tests {
             let error = read.unwrap_err();
             assert_eq!(error.kind(), Kind::Malformed, "{body}");
             assert!(error.problem().detail.contains("EXAMPLE"));
+        }
+        // What it is in Rust is nobody's business.
+        for body in ["[]", "1", "[1]"] {
+            let read = json::<crate::api::StoreBody>(Request::new(Body::from(body)), 100, "EXAMPLE").await;
+            let detail = read.unwrap_err().problem().detail;
+            assert_eq!(detail, "the body is not what this route takes: it is no JSON object; send EXAMPLE", "{body}");
         }
     }
 }

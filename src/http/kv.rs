@@ -16,7 +16,7 @@ use super::precondition::{Demand, Tags, name_of_try};
 use super::query::{Plus, decode};
 use super::{ApiError, Kind, body, content, request_id};
 use crate::api::ETag;
-use crate::node::{Node, NodeError, deletion, id_of_key, storing};
+use crate::node::{Node, NodeError, VALUE_ADVICE, deletion, id_of_key, storing};
 
 /// The longest content type, in bytes.
 const LONGEST_TYPE: usize = 255;
@@ -81,7 +81,13 @@ async fn store(State(node): State<Node>, request: Request, name: RequestId) -> R
     id_of_key(key.as_bytes())?;
     let (demand, reach) = (Demand::of(request.headers(), true)?, Reach::of(request.headers()));
     let content_type = content_type(request.headers())?;
-    let value = body::read(request, node.value_limit()).await?;
+    let limit = node.value_limit();
+    let value = body::read(request, limit).await.map_err(|error| match error.kind() {
+        Kind::TooLarge => {
+            ApiError::new(Kind::TooLarge, format!("the value has more than {limit} bytes; {VALUE_ADVICE}"))
+        }
+        _ => error,
+    })?;
     let write = storing(value.into(), Some(key.into_bytes()), Some(content_type), node.value_limit(), name)?;
     let is_new = demand == Demand::One(Condition::Absent);
     match write_if(&node, write, demand, reach).await? {

@@ -45,6 +45,9 @@ pub(super) const ROUTES: [(&str, &str, &str); 28] = [
     ("GET", "/dht/leave", "with --lab only: POST /dht/leave for browsers"),
 ];
 
+/// Those of them that only rings for lessons serve.
+const OF_LESSONS: [(&str, &str); 3] = [("GET", "/store/{value}"), ("GET", "/lookup/{key}"), ("GET", "/dht/leave")];
+
 /// What `GET /` answers.
 #[derive(Debug, Serialize)]
 pub(super) struct Map {
@@ -66,10 +69,15 @@ pub(super) async fn map(State(node): State<Node>) -> Json<Map> {
 }
 
 /// Any path that is not served.
-pub(super) async fn no_route(method: Method, uri: Uri) -> ApiError {
-    let routes: Vec<_> = ROUTES.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+pub(super) fn no_route(method: &Method, uri: &Uri, is_lab: bool) -> ApiError {
+    let served = ROUTES.iter().filter(|(method, path, _)| is_lab || !OF_LESSONS.contains(&(method, path)));
+    let routes: Vec<_> = served.map(|(method, path, _)| format!("{method} {path}")).collect();
     let asked: String = uri.path().chars().take(100).collect();
-    ApiError::new(Kind::NoRoute, format!("{method} {asked} is not served; the routes are: {}", routes.join(", ")))
+    let detail = format!(
+        "{method} {asked} is not served; the routes are: {}; and for nodes GET /peer, POST /peer, POST /seen",
+        routes.join(", ")
+    );
+    ApiError::new(Kind::NoRoute, detail)
 }
 
 /// Any method that the path does not take; axum adds `Allow`.
@@ -78,4 +86,27 @@ pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
     let detail =
         format!("{asked} is not served with {method}; Allow names the methods that it takes, GET / what they do");
     ApiError::new(Kind::Method, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_routes_that_are_told_are_those_that_are_served() {
+        let told = |is_lab| no_route(&Method::GET, &Uri::from_static("/nowhere"), is_lab).problem().detail;
+        let for_lessons: Vec<&str> =
+            ROUTES.iter().filter(|route| route.2.starts_with("with --lab")).map(|it| it.1).collect();
+        assert_eq!(for_lessons, OF_LESSONS.map(|(_, path)| path));
+        for (method, path, _) in ROUTES {
+            let route = format!("{method} {path},");
+            assert!(format!("{},", told(true)).replace(';', ",").contains(&route), "{route}");
+            assert_eq!(
+                told(false).replace(';', ",").contains(&route),
+                !OF_LESSONS.contains(&(method, path)),
+                "{route}"
+            );
+        }
+        assert!(told(false).contains("POST /seen"));
+    }
 }

@@ -37,6 +37,7 @@ mod table;
 mod tests;
 
 use axum::Router;
+use axum::http::{Method, Uri};
 
 use crate::node::Node;
 pub use error::{ApiError, Kind};
@@ -102,15 +103,17 @@ fn table() -> Table {
 /// Adds what every router of a node has: answers for unknown paths and methods, the layer that keeps strangers out if its
 /// ring is closed to them, and the one that logs requests, reads unwanted bodies away and keeps errors readable.
 pub fn finish(router: Router, node: &Node) -> Router {
-    let router = answering_all(router);
+    let lab = node.clone();
+    let router = answering_all(router, move || lab.is_lab());
     layered(match authenticate::Gate::new(node.security(), &node.contact().addr) {
         Some(gate) => router.layer(axum::middleware::from_fn_with_state(gate, authenticate::authenticate)),
         None => router,
     })
 }
 
-fn answering_all(router: Router) -> Router {
-    router.fallback(map::no_route).method_not_allowed_fallback(map::wrong_method)
+fn answering_all(router: Router, is_lab: impl Fn() -> bool + Clone + Send + Sync + 'static) -> Router {
+    let no_route = move |method: Method, uri: Uri| async move { map::no_route(&method, &uri, is_lab()) };
+    router.fallback(no_route).method_not_allowed_fallback(map::wrong_method)
 }
 
 /// What a node says to everything else while it looks for its address.

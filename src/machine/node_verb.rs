@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli;
 
@@ -23,12 +23,13 @@ fn start(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let program = std::iter::once(OsString::from("tasks node"));
     match StartCommand::try_parse_from(program.chain(arguments)) {
         Ok(command) => cli::start(command.args),
-        Err(error) => cli::misused("chordal start", &error),
+        Err(error) => cli::misused(&StartCommand::command(), &error),
     }
 }
 
 /// The arguments of `chordal start`, without the verb.
 #[derive(Debug, clap::Parser)]
+#[command(name = "chordal start")]
 struct StartCommand {
     #[command(flatten)]
     args: cli::StartArgs,

@@ -103,7 +103,7 @@ pub enum SpawnError {
 pub struct NotReady {
     /// In one line.
     pub reason: String,
-    /// The last lines of its log.
+    /// The last lines of its log, as far as the reason does not have them.
     pub log_tail: Vec<String>,
 }
 
@@ -193,7 +193,10 @@ async fn wait<T>(
         }
         tokio::time::sleep(POLL).await;
     };
-    Err(NotReady { reason, log_tail: tail(&entry.log, TAIL_LINES) })
+    let mut log_tail = tail(&entry.log, TAIL_LINES);
+    // What it said last stands in the reason.
+    log_tail.pop_if(|last| reason.contains(last.trim()));
+    Err(NotReady { reason, log_tail })
 }
 
 /// Ends a node that did not get ready: it may be about to join, so it is asked first and killed then.

@@ -7,7 +7,7 @@ use chordal_protocol::Ring;
 
 use crate::auth::Security;
 
-use super::{Advertise, Config, Data, Node, StartError};
+use super::{Advertise, Config, Data, Node, StartError, Upnp};
 
 /// A node to be. What is not said stays as in [`Config::default`]: on 127.0.0.1, on any free port, in memory, with a ring of its
 /// own. [`Node::start`] takes a whole [`Config`], which has more to say.
@@ -58,6 +58,27 @@ impl NodeBuilder {
         self
     }
 
+    /// Finds nodes of the ring of this name on the local network, and is found by them (feature `discover`). A node that has no
+    /// ring yet and nobody else to join joins the one that it finds there, and begins none unless [`NodeBuilder::begin`] says so.
+    /// [`Config::RING`] is the name where rings need none to be told apart.
+    pub fn discover(mut self, ring: impl Into<String>) -> NodeBuilder {
+        self.config.discover = Some(ring.into());
+        self
+    }
+
+    /// Begins a ring: for the first node of one whose nodes [discover](NodeBuilder::discover) each other.
+    pub fn begin(mut self) -> NodeBuilder {
+        self.config.begin = true;
+        self
+    }
+
+    /// Has the router forward a port to the node (feature `upnp`). Others are told its outer address, unless
+    /// [`NodeBuilder::advertise`] names another one.
+    pub fn upnp(mut self, upnp: Upnp) -> NodeBuilder {
+        self.config.upnp = Some(upnp);
+        self
+    }
+
     /// How often it tries to join before it gives up; `None` for as often as it takes.
     pub fn join_attempts(mut self, attempts: Option<u32>) -> NodeBuilder {
         self.config.join_attempts = attempts;
@@ -73,7 +94,7 @@ impl NodeBuilder {
 
     /// How many nodes keep each value on a ring that it begins: 1 to 16. Who joins learns it.
     pub fn replication_factor(mut self, copies: u8) -> NodeBuilder {
-        self.config.replication_factor = copies;
+        self.config.replication_factor = Some(copies);
         self
     }
 
@@ -84,7 +105,7 @@ impl NodeBuilder {
 
     /// The largest value in bytes on a ring that it begins, up to [`Config::LARGEST_VALUE_LIMIT`]. Who joins learns it.
     pub fn value_limit(mut self, bytes: usize) -> NodeBuilder {
-        self.config.value_limit = bytes;
+        self.config.value_limit = Some(bytes);
         self
     }
 

@@ -42,11 +42,11 @@ pub struct Config {
     pub pred: Option<String>,
     /// Wire the successor by hand to this address; only with `lab`.
     pub succ: Option<String>,
-    /// The largest value that a ring takes which this node begins, in bytes. Who joins learns it.
-    pub value_limit: usize,
+    /// The largest value that a ring takes which this node begins, in bytes; without it [`Config::VALUE_LIMIT`]. Who joins learns it.
+    pub value_limit: Option<usize>,
     /// How many nodes keep each value on a ring which this node begins, from 1 to [`Ring::MOST_COPIES`], or [`Ring::ALL`] for every
-    /// node of a ring of no more than that. Who joins learns it.
-    pub replication_factor: u8,
+    /// node of a ring of no more than that; without it [`Config::REPLICATION_FACTOR`]. Who joins learns it.
+    pub replication_factor: Option<u8>,
     /// How strangers are kept out.
     pub security: Security,
     /// How often it stabilizes.
@@ -103,10 +103,34 @@ impl Config {
     /// The largest [`Config::value_limit`]: a value and its key, which may be the same bytes again, fit into one message.
     pub const LARGEST_VALUE_LIMIT: usize = 4 << 20;
 
+    /// The largest value of a ring, in bytes, unless it is begun with another limit.
+    pub const VALUE_LIMIT: usize = 1 << 20;
+
+    /// How many nodes keep each value of a ring, unless it is begun with another number.
+    pub const REPLICATION_FACTOR: u8 = 3;
+
     /// The settings of a ring that this node begins.
     pub(crate) fn ring(&self, id: RingId) -> Ring {
-        let Config { lab, replication_factor, .. } = *self;
-        Ring { id, lab, replication_factor, value_limit: self.value_limit as u32 }
+        Ring {
+            id,
+            lab: self.lab,
+            replication_factor: self.replication_factor.unwrap_or(Config::REPLICATION_FACTOR),
+            value_limit: self.value_limit.unwrap_or(Config::VALUE_LIMIT) as u32,
+        }
+    }
+
+    /// What was asked of a ring to begin, and is otherwise on this one, which others have begun or an earlier run: a sentence each.
+    pub(crate) fn unheeded(&self, ring: &Ring) -> Vec<String> {
+        let copies = |copies: u8| if copies == Ring::ALL { "all".to_owned() } else { copies.to_string() };
+        let factor = self.replication_factor.filter(|wanted| *wanted != ring.replication_factor).map(|wanted| {
+            let is = copies(ring.replication_factor);
+            format!("--replication-factor {} is not heeded: this ring was begun with {is}", copies(wanted))
+        });
+        let limit = self.value_limit.filter(|wanted| *wanted != ring.value_limit as usize).map(|wanted| {
+            format!("--value-limit {wanted} is not heeded: this ring was begun with {}", ring.value_limit)
+        });
+        let lab = (self.lab && !ring.lab).then(|| "--lab is not heeded: this ring was begun without it".to_owned());
+        [factor, limit, lab].into_iter().flatten().collect()
     }
 }
 
@@ -127,8 +151,8 @@ impl Default for Config {
             lab: false,
             pred: None,
             succ: None,
-            value_limit: 1 << 20,
-            replication_factor: 3,
+            value_limit: None,
+            replication_factor: None,
             security: Security::default(),
             stabilize_interval: Duration::from_millis(500),
             patience: Patience::default(),
@@ -139,5 +163,29 @@ impl Default for Config {
             protocol: Settings::default(),
             content: keeper::Settings::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ring_does_not_heed_is_told() {
+        let ring = Config::default().ring(RingId::WIRED_BY_HAND);
+        assert!(Config::default().unheeded(&ring).is_empty());
+        let same = Config { replication_factor: Some(3), value_limit: Some(1 << 20), ..Config::default() };
+        assert!(same.unheeded(&ring).is_empty());
+        let other =
+            Config { replication_factor: Some(Ring::ALL), value_limit: Some(9), lab: true, ..Config::default() };
+        assert_eq!(
+            other.unheeded(&ring),
+            [
+                "--replication-factor all is not heeded: this ring was begun with 3",
+                "--value-limit 9 is not heeded: this ring was begun with 1048576",
+                "--lab is not heeded: this ring was begun without it",
+            ]
+        );
+        assert!(other.unheeded(&other.ring(RingId::WIRED_BY_HAND)).is_empty());
     }
 }

@@ -23,6 +23,7 @@ use super::keeping::{self, Job, Keeping};
 use super::outbox::Outbox;
 use super::transport::{NoAnswer, Peers, Transport};
 use crate::store::{Store, StoreError};
+use crate::words::counted;
 
 /// The name under which the protocol's state is stored.
 const STATE: &str = "chord";
@@ -302,7 +303,8 @@ impl Driver {
         match self.values() {
             Ok(0) => None,
             Ok(count) => Some(Refusal::Settled(format!(
-                "it holds {count} values; start it with --bootstrap and a new data directory instead"
+                "it holds {}; start it with --bootstrap and a new data directory instead",
+                counted(count, "value")
             ))),
             Err(error) => Some(refusal(error)),
         }

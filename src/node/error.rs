@@ -5,6 +5,7 @@ use std::time::Duration;
 use chordal_protocol::Contact;
 
 use crate::store::StoreError;
+use crate::words::sentence;
 
 /// Why a node did not do what it was asked. Unless a variant says otherwise nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum NodeError {
         reason: String,
     },
     /// A node that was named does not answer.
-    #[error("{addr} does not answer: {reason}. Is it running, and is the port right?")]
+    #[error("{addr} does not answer: {} Is it running, and is the port right?", sentence(.reason))]
     Unreachable {
         /// The address that was tried.
         addr: String,

@@ -5,10 +5,11 @@ use std::time::Duration;
 use chordal_protocol::{Contact, Id, Membership, Procedure, Reply, Request, Ring};
 
 use super::reached::{CALLS, CalledBack};
-use super::surroundings::Surroundings;
+use super::surroundings::{NEIGHBOURS, Surroundings};
 use super::{Config, NoAnswer, Node, NodeError, StartError};
 use crate::client::{Error, NodeClient, Source};
 use crate::pauses::Pauses;
+use crate::words::{counted, sentence};
 
 /// The first and the longest pause between two attempts.
 pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -191,12 +192,12 @@ impl Node {
         };
         let mut through = config.bootstrap.clone();
         through.extend(left.iter().map(|contact| contact.addr.clone()));
-        through.extend(config.seeks().then(|| "nodes on the local network".to_owned()));
+        through.extend(config.seeks().then(|| NEIGHBOURS.to_owned()));
         Err(StartError::Join(format!(
-            "{attempt} attempt{} through {} failed, the last because {}. {}--join-attempts forever goes on trying",
-            if attempt == 1 { "" } else { "s" },
+            "{} through {} failed, the last because {} {}--join-attempts forever goes on trying",
+            counted(attempt, "attempt"),
             through.join(", "),
-            reasons(&obstacles),
+            sentence(&reasons(&obstacles)),
             advice(&obstacles),
         )))
     }

@@ -31,10 +31,9 @@ pub(super) async fn listen(config: &mut Config, remembered: Option<&Durable>) ->
         config.port = durable.me.port();
     }
     let addr = join_host_port(&config.host, config.port);
-    let failed = |source: std::io::Error| {
-        let is_taken = source.kind() == std::io::ErrorKind::AddrInUse;
-        let holder = if is_taken { PortHolder::of(config.port) } else { None };
-        StartError::Listen { addr: addr.clone(), source, holder }
+    let failed = |reason: std::io::Error| {
+        let holder = PortHolder::behind(&reason, config.port);
+        StartError::Listen { addr: addr.clone(), reason, holder }
     };
     let resolved: Vec<SocketAddr> = tokio::net::lookup_host(&addr).await.map_err(failed)?.collect();
     if !config.security.is_closed() {

@@ -66,14 +66,18 @@ pub use port_holder::PortHolder;
 pub use reached::Unreached;
 pub use request::{Mistimed, check_minting, mint};
 use routing::{Asked, Router};
+#[cfg(feature = "cli")]
+pub(crate) use start::check_name;
 pub use start::{StoppedMember, member_in};
 pub use start_error::StartError;
+#[cfg(feature = "cli")]
+pub(crate) use start_error::advice as listen_advice;
 use surroundings::Surroundings;
 pub(crate) use transport::Resolver;
 pub use transport::{Calling, HttpTransport, NoAnswer, Transport};
 #[cfg(feature = "upnp")]
 pub use upnp::UpnpError;
-pub(crate) use values::{KEY_LIMIT, deletion, id_of_key, storing};
+pub(crate) use values::{KEY_LIMIT, VALUE_ADVICE, deletion, id_of_key, storing};
 
 /// Who answered, and after how many hops.
 #[derive(Debug, Clone)]
@@ -162,7 +166,7 @@ impl Node {
     /// The largest value that its ring takes, in bytes.
     pub fn value_limit(&self) -> usize {
         let ring = self.inner.driver.lock().chord.ring();
-        ring.map_or(self.inner.config.value_limit, |ring| ring.value_limit as usize)
+        ring.map_or(Config::VALUE_LIMIT, |ring| ring.value_limit as usize)
     }
 
     /// Whether its ring was created for lessons.

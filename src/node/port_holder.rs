@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 
 /// A process that listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,13 @@ impl fmt::Display for PortHolder {
 const LISTENS: &str = "0A";
 
 impl PortHolder {
+    /// Who is behind this failure to listen on a port, if it is taken and that can be seen.
+    pub(crate) fn behind(failure: &io::Error, port: u16) -> Option<PortHolder> {
+        if failure.kind() == io::ErrorKind::AddrInUse { PortHolder::of(port) } else { None }
+    }
+
     /// Whoever listens on this port, on any address; `None` if that cannot be seen, as for processes of other users.
-    pub(super) fn of(port: u16) -> Option<PortHolder> {
+    fn of(port: u16) -> Option<PortHolder> {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
         let sockets: Vec<String> = tables.iter().flat_map(|table| listeners(table, port)).collect();
         let processes = fs::read_dir("/proc").ok()?.flatten();

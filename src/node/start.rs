@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chordal_protocol::keeper::Keeper;
-use chordal_protocol::{Chord, Contact, Durable, Id, Interval, Membership, Procedure, Ring, RingId, Side};
+use chordal_protocol::{
+    Chord, Contact, Durable, Id, Interval, LONGEST_NAME, Membership, Procedure, Ring, RingId, Side,
+};
 use rand::RngExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,6 +131,10 @@ impl Node {
         if let Err(error) = node.find_place(remembered_contacts).await {
             node.stop().await;
             return Err(error);
+        }
+        let ring = node.inner.driver.lock().chord.ring();
+        for unheeded in ring.iter().flat_map(|ring| node.inner.config.unheeded(ring)) {
+            tracing::warn!("{unheeded}");
         }
         node.inner.around.announce(&node.contact());
         let watch = node.for_itself().watch_reach(comes_back);
@@ -283,10 +289,11 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.id.is_some() && !config.lab && config.bootstrap.is_empty() {
         return wrong("--id places a node for a lesson: that needs a ring that was created with --lab");
     }
-    if !(1..=Config::LARGEST_VALUE_LIMIT).contains(&config.value_limit) {
+    if config.value_limit.is_some_and(|limit| !(1..=Config::LARGEST_VALUE_LIMIT).contains(&limit)) {
         return wrong("the largest value has from 1 to 4194304 bytes: it travels between nodes in one message");
     }
-    if !(1..=Ring::MOST_COPIES).contains(&config.replication_factor) && config.replication_factor != Ring::ALL {
+    let takes = |copies: u8| (1..=Ring::MOST_COPIES).contains(&copies) || copies == Ring::ALL;
+    if config.replication_factor.is_some_and(|copies| !takes(copies)) {
         return wrong("a value is kept on from 1 to 16 nodes, or on all of a ring that takes no more than 16");
     }
     if config.begin && !config.bootstrap.is_empty() {
@@ -304,8 +311,14 @@ fn check(config: &Config) -> Result<(), StartError> {
     if config.security.tls.as_ref().is_some_and(|tls| tls.role() != Some(Role::Node)) {
         return wrong("the certificate of --tls-cert is not that of a node: `tasks certs` makes one, node.pem");
     }
+    if config.security.limits.connections == 0 {
+        return wrong("--client-connections 0 would let no client in: give a number from 1");
+    }
     for source in &config.bootstrap {
         source.parse::<Source>().map_err(|error| StartError::Config(format!("--bootstrap {error}")))?;
+    }
+    for name in config.name.iter().chain(&config.discover) {
+        check_name(name).map_err(|reason| StartError::Config(format!("`{name}` is no name: {reason}")))?;
     }
     let at = config.advertise.iter().filter_map(|it| if let Advertise::At(addr) = it { Some(addr) } else { None });
     for addr in at.chain(&config.security.known_as).chain(&config.pred).chain(&config.succ) {
@@ -315,6 +328,14 @@ fn check(config: &Config) -> Result<(), StartError> {
         check_host_port(&join_host_port(host, 1))?;
     }
     Ok(())
+}
+
+/// Whether a node, or a ring whose nodes find each other, can be called so.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if (1..=LONGEST_NAME).contains(&name.len()) && !name.contains(char::is_control) {
+        return Ok(());
+    }
+    Err(format!("a name has 1 to {LONGEST_NAME} bytes, and no line breaks or other control characters"))
 }
 
 fn check_host_port(addr: &str) -> Result<(), StartError> {

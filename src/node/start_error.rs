@@ -14,12 +14,12 @@ pub enum StartError {
     #[error("{0}")]
     Config(String),
     /// The address can't be listened on.
-    #[error("cannot listen on {addr}: {source}{}", advice(.source, .holder.as_ref()))]
+    #[error("cannot listen on {addr}: {reason}{}", advice(.reason, .holder.as_ref(), "--host", "--port"))]
     Listen {
         /// The address.
         addr: String,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
         /// Who has the port, if it is taken and that can be seen.
         holder: Option<PortHolder>,
     },
@@ -59,16 +59,17 @@ impl StartError {
     }
 }
 
-fn advice(error: &std::io::Error, holder: Option<&PortHolder>) -> String {
+/// What to do about an address that cannot be listened on, which was named by these options.
+pub(crate) fn advice(error: &std::io::Error, holder: Option<&PortHolder>, host: &str, port: &str) -> String {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let holder = holder.map_or(String::new(), |holder| format!(" ({holder})"));
-            format!(". Another program has that port{holder}: choose another one with --port, or 0 for any")
+            format!(". Another program has that port{holder}: choose another one with {port}, or 0 for any")
         }
         std::io::ErrorKind::AddrNotAvailable => {
-            ". This machine does not have that address: choose another --host".to_owned()
+            format!(". This machine does not have that address: choose another {host}")
         }
-        std::io::ErrorKind::PermissionDenied => ". Ports below 1024 are reserved: choose a higher one".to_owned(),
-        _ => String::new(),
+        std::io::ErrorKind::PermissionDenied => format!(". Ports below 1024 are reserved: choose a higher {port}"),
+        _ => format!(". Choose another {host}, such as 127.0.0.1"),
     }
 }

@@ -15,6 +15,9 @@ use super::neighbourhood::Neighbourhood;
 use super::upnp::Mapping;
 use super::{Config, StartError};
 
+/// Those who are found on the local network, in a list of those through whom a node joins.
+pub(super) const NEIGHBOURS: &str = "nodes on the local network";
+
 /// What a node has of its surroundings, as long as it runs.
 pub(super) struct Surroundings {
     is_closed: AtomicBool,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
-use igd_next::{AddAnyPortError, AddPortError, PortMappingProtocol, SearchOptions};
+use igd_next::{AddAnyPortError, AddPortError, PortMappingProtocol, SearchError, SearchOptions};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,15 @@ pub enum UpnpError {
     NoRouter {
         /// The port of the node.
         port: u16,
+    },
+    /// None can be looked for.
+    #[error(
+        "--upnp cannot ask the network for a router: {reason}. Connect this machine to the router's network, or start the node with \
+         --host and the address that it has there"
+    )]
+    NoNetwork {
+        /// What the system said.
+        reason: String,
     },
     /// There is one, and it does not do it.
     #[error(
@@ -228,6 +237,9 @@ async fn router_of(listens: SocketAddr) -> Result<(Gateway<Tokio>, SocketAddr), 
             Ok(gateway) => gateway,
             Err(error) => {
                 tracing::debug!(%error, "--upnp: no router");
+                if let SearchError::IoError(error) = error {
+                    last = UpnpError::NoNetwork { reason: error.to_string() };
+                }
                 continue;
             }
         };

@@ -72,6 +72,10 @@ impl Node {
     }
 }
 
+/// What to do about a value that is too large.
+pub(crate) const VALUE_ADVICE: &str =
+    "that is what this ring takes, for it was begun with that --value-limit: store it in parts";
+
 /// The write that stores a value, under its key if it has one, whatever is there. Without a content type it gets the fitting one.
 pub(crate) fn storing(
     value: Vec<u8>,
@@ -81,8 +85,7 @@ pub(crate) fn storing(
     request: RequestId,
 ) -> Result<Write, NodeError> {
     if value.len() > limit {
-        let advice = "store it in parts";
-        return Err(NodeError::TooLarge { what: "value", bytes: value.len(), limit, advice });
+        return Err(NodeError::TooLarge { what: "value", bytes: value.len(), limit, advice: VALUE_ADVICE });
     }
     let key = key.filter(|key| *key != value);
     let id = match &key {

@@ -8,6 +8,7 @@ use clap::Args;
 use super::Via;
 
 #[derive(Debug, Args)]
+#[command(override_usage = "tasks put [OPTIONS] <KEY> <VALUE|--file <FILE>>")]
 pub(crate) struct Put {
     /// The key.
     pub(crate) key: String,

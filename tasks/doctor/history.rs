@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chordal::api::{NodeInfo, NodeRef};
+use chordal::words::counted;
 use chordal_protocol::Id;
 use chordal_protocol::invariant::Check;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Findings;
 use super::watch::Look;
+use crate::names::Names;
 use crate::output;
 
 /// The invariant that need not hold while the ring changes, only once it has come to rest.
@@ -59,10 +61,10 @@ pub(super) struct Track {
 /// What is compared of a node from look to look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
-    name: String,
+    node: NodeRef,
     membership: String,
-    pred: Option<String>,
-    succ: Option<String>,
+    pred: Option<NodeRef>,
+    succ: Option<NodeRef>,
 }
 
 /// What is different from the look before.
@@ -91,8 +93,12 @@ impl Change {
 impl History {
     /// Takes in a look, and says what has changed. One that brought no verdicts leaves the invariants as they were last seen.
     pub(super) fn note(&mut self, at: Duration, look: &Look) -> Vec<Change> {
+        let mut names = Names::default();
         let nodes = match look {
-            Look::Seen(findings) => self.note_seen(at, findings),
+            Look::Seen(findings) => {
+                names = findings.crawl.names();
+                self.note_seen(at, findings)
+            }
             Look::Blind(reason) => {
                 self.last = Last::Blind(reason.clone());
                 BTreeMap::new()
@@ -102,7 +108,7 @@ impl History {
                 BTreeMap::new()
             }
         };
-        let changes = if self.looks == 0 { Vec::new() } else { changes(&self.nodes, &nodes) };
+        let changes = if self.looks == 0 { Vec::new() } else { changes(&self.nodes, &nodes, &names) };
         self.looks += 1;
         self.at = at;
         self.nodes = nodes;
@@ -146,11 +152,10 @@ impl History {
     /// Why the watch has failed, if it has: something that must hold at all times did not at some look, or the ring was not
     /// at rest at the last, or could not be seen.
     pub(super) fn failure(&self) -> Option<String> {
-        let looks = self.looks;
+        let looks = counted(self.looks, "look");
         let always = self.tracks.iter().filter(|track| track.name != AT_REST && track.broken_looks > 0);
-        let mut reasons: Vec<String> = always
-            .map(|track| format!("{} was violated at {} of {looks} looks", track.name, track.broken_looks))
-            .collect();
+        let mut reasons: Vec<String> =
+            always.map(|track| format!("{} was violated at {} of {looks}", track.name, track.broken_looks)).collect();
         let at_rest = self.tracks.iter().find(|track| track.name == AT_REST);
         match (&self.last, at_rest.and_then(|track| track.evidence.as_ref())) {
             (Last::Blind(reason), _) => reasons.push(format!("at the last look {reason}")),
@@ -162,7 +167,7 @@ impl History {
 
     /// In one line.
     pub(super) fn summary(&self) -> String {
-        let watched = format!("Watched for {:.1} s, {} looks", self.at.as_secs_f32(), self.looks);
+        let watched = format!("Watched for {:.1} s, {}", self.at.as_secs_f32(), counted(self.looks, "look"));
         let broken: Vec<String> = self
             .tracks
             .iter()
@@ -201,12 +206,11 @@ impl Track {
 
 impl Seen {
     fn of(info: &NodeInfo) -> Seen {
-        let name = |node: &Option<NodeRef>| node.as_ref().map(|node| node.name.clone());
         Seen {
-            name: info.name.clone(),
+            node: info.itself(),
             membership: info.membership.clone(),
-            pred: name(&info.pred),
-            succ: name(&info.succ),
+            pred: info.pred.clone(),
+            succ: info.succ.clone(),
         }
     }
 }
@@ -220,8 +224,8 @@ pub(super) fn times(count: u64) -> String {
     }
 }
 
-fn changes(before: &BTreeMap<Id, Seen>, now: &BTreeMap<Id, Seen>) -> Vec<Change> {
-    let whole = |node: &Seen, what| Change { node: node.name.clone(), what, from: None, to: None };
+fn changes(before: &BTreeMap<Id, Seen>, now: &BTreeMap<Id, Seen>, names: &Names) -> Vec<Change> {
+    let whole = |seen: &Seen, what| Change { node: names.call(&seen.node), what, from: None, to: None };
     let gone = before.iter().filter(|(id, _)| !now.contains_key(id)).map(|(_, node)| whole(node, "gone"));
     let mut changes: Vec<Change> = gone.collect();
     for (id, node) in now {
@@ -230,13 +234,14 @@ fn changes(before: &BTreeMap<Id, Seen>, now: &BTreeMap<Id, Seen>) -> Vec<Change>
             continue;
         };
         let some = |text: &String| Some(text.clone());
+        let named = |node: &Option<NodeRef>| node.as_ref().map(|node| names.call(node));
         let compared = [
             ("membership", some(&earlier.membership), some(&node.membership)),
-            ("predecessor", earlier.pred.clone(), node.pred.clone()),
-            ("successor", earlier.succ.clone(), node.succ.clone()),
+            ("predecessor", named(&earlier.pred), named(&node.pred)),
+            ("successor", named(&earlier.succ), named(&node.succ)),
         ];
         let different = compared.into_iter().filter(|(_, from, to)| from != to);
-        changes.extend(different.map(|(what, from, to)| Change { node: node.name.clone(), what, from, to }));
+        changes.extend(different.map(|(what, from, to)| Change { node: names.call(&node.node), what, from, to }));
     }
     changes
 }

@@ -7,9 +7,10 @@ mod watch;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use chordal::api::{NodeInfo, NodeRef};
 use chordal::client::NodeClient;
+use chordal::words::counted;
 use chordal_protocol::invariant::{Check, Member, check_all};
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
@@ -91,10 +92,7 @@ impl Doctor {
         let alive = state.nodes.iter().filter(|node| node.status == Status::Running);
         let crawl = crawl::crawl(&self.client, alive.map(|node| node.addr()), &self.silent).await;
         self.silent = crawl.silent.iter().map(|silent| silent.addr.clone()).collect();
-        ensure!(
-            !crawl.nodes.is_empty(),
-            "no node of the ring answers; `tasks list` shows what runs, `tasks start --all` starts it"
-        );
+        crawl.check_answers()?;
         let views = Views::of(crawl.nodes.values());
         let checks = if self.of_content {
             content::check_content(&views, crawl.nodes.values())
@@ -114,9 +112,8 @@ impl Doctor {
 }
 
 fn member(info: &NodeInfo) -> Member {
-    let itself = NodeRef { name: info.name.clone(), id: info.id, host: info.host.clone(), port: info.port };
     Member {
-        contact: itself.contact(),
+        contact: info.itself().contact(),
         predecessor: info.pred.as_ref().map(NodeRef::contact),
         successors: info.successors.iter().map(NodeRef::contact).collect(),
         joined: matches!(info.membership.as_str(), "joined" | "leaving"),
@@ -163,8 +160,8 @@ impl Findings {
                 Cell::new(evidence),
             ]);
         }
-        let mut text = format!("Answering: {}.\n\n{}", output::nodes(self.crawl.nodes.len()), output::lines(&checks));
-        text.push_str(&format!("\n\n{}\n", self.views.table()));
+        let mut text = format!("Answering: {}.\n\n{}", counted(self.crawl.nodes.len(), "node"), output::lines(&checks));
+        text.push_str(&format!("\n\n{}\n", self.views.table(&self.crawl.names())));
         for (name, reason) in &self.absent {
             text.push_str(&format!("\nabsent: {name}: {reason}"));
         }

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use chordal::words::counted;
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
 
@@ -109,7 +110,7 @@ fn picture(look: &Look, history: &History, recent: &VecDeque<(Duration, Change)>
     let seen = match look {
         Look::Seen(findings) => {
             let (members, isolated) = counts(findings);
-            let members = if members == 1 { "1 member".to_owned() } else { format!("{members} members") };
+            let members = counted(members, "member");
             format!("{members}, {isolated} isolated, {} silent", findings.crawl.silent.len())
         }
         Look::Blind(reason) => reason.clone(),

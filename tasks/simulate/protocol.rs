@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chordal::words::counted;
 use chordal_sim::protocol::{About, Entry, Kind, Outcome, Scenario, Setup, Spread, Summary, run, simulate};
 use serde_json::{Map, Value, json};
 
@@ -230,7 +231,7 @@ fn as_text(told: &Told<'_>) -> String {
     if !lines.is_empty() {
         lines.push(String::new());
     }
-    let runs = if summary.runs == 1 { "1 run".to_owned() } else { format!("{} runs", summary.runs) };
+    let runs = counted(summary.runs, "run");
     lines.push(format!(
         "{runs}: {} passed, {} failed, {} were outside the theorem (a node lost all its successors at once, or took living ones for dead)",
         summary.passed,

@@ -261,10 +261,16 @@ impl Daemon {
 
     /// The same; if it ends instead, how it did.
     pub(crate) fn try_start(dir: &Path, args: &[&str]) -> Result<Daemon, Ran> {
+        Daemon::try_start_with(dir, args, &[])
+    }
+
+    /// The same with these variables.
+    pub(crate) fn try_start_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Result<Daemon, Ran> {
         let log = dir.join(format!("daemon-{}.log", rand::random::<u32>()));
         let stderr = std::fs::File::create(&log).expect("a log can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordal"));
         command.arg("start").args(args).current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        command.envs(variables.iter().copied());
         let mut child = command.spawn().expect("chordal can be run");
         let mut stdout = BufReader::new(child.stdout.take().expect("its output is piped"));
         let mut line = String::new();

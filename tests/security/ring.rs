@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use crate::common::{Daemon, Lab, escape};
-use crate::support::{CLIENT, Key, NODE, Request, closed, secret_file, stranger};
+use crate::support::{CLIENT, Key, NODE, Request, chordal, closed, refused, secret_file, stranger};
 
 #[test]
 fn tasks_run_a_ring_that_is_closed() {
@@ -58,16 +58,15 @@ fn programs_hold_keys_too() {
     lab.ok(&["boot", "--secret-file", "ring.secret"]);
     let node = lab.addr("node-1");
     let port = node.rsplit_once(':').expect("a port").1;
-    let chordal = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chordal"));
-        command.args(args).args(["--port", port]).current_dir(lab.path());
-        let ran = command.env_remove("CHORDAL_SECRET_FILE").output().expect("it runs");
-        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
-    };
+    let chordal = |args: &[&str]| chordal(lab.path(), &[args, &["--port", port]].concat());
     assert_eq!(chordal(&["put", "--secret-file", "client.secret", "k", "v"]).0, Some(0));
     assert_eq!(chordal(&["get", "--secret-file", "client.secret", "k"]), (Some(0), "v".to_owned()));
-    let (status, said) = chordal(&["get", "k"]);
-    assert!(status != Some(0) && said.contains("closed to strangers"), "{status:?}: {said}");
+    // Who is refused is so at once, and is not told to look for firewalls.
+    refused(lab.path(), &node, &[], "closed to strangers");
+    lab.ok(&["secret", "new", "other.secret"]);
+    refused(lab.path(), &node, &["--secret-file", "other.secret"], "no key with the id");
+    let open = Daemon::start(lab.path(), &["--memory"]);
+    refused(lab.path(), &open.addr, &["--secret-file", "ring.secret"], "if its ring is open, leave --secret-file out");
     // The library: a node that joins, and a client.
     let keys = chordal::auth::KeyRing::open(&lab.path().join("ring.secret")).expect("keys");
     let security = chordal::auth::Security { keys: Some(std::sync::Arc::new(keys)), ..Default::default() };

@@ -34,6 +34,26 @@ pub(crate) fn secret_file(dir: &Path, name: &str, keys: &[Key]) -> PathBuf {
     path
 }
 
+/// `chordal` with these arguments, to its end: its status, and all that it said.
+pub(crate) fn chordal(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chordal"));
+    command.args(args).current_dir(dir).env_remove("CHORDAL_SECRET_FILE");
+    let ran = command.output().expect("it runs");
+    (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+}
+
+/// Each command that asks a node must be refused with these options at once, in one line that says this.
+#[track_caller]
+pub(crate) fn refused(dir: &Path, addr: &str, options: &[&str], says: &str) {
+    let (_, port) = addr.rsplit_once(':').expect("a port");
+    for command in [&["get", "k"][..], &["put", "k", "v"], &["delete", "k"], &["info"]] {
+        let (status, said) = chordal(dir, &[command, &["--port", port], options].concat());
+        assert_eq!(status, Some(1), "{command:?}: {said}");
+        assert!(said.contains(says) && said.lines().count() == 1, "{command:?}: {said}");
+        assert!(!said.contains("firewall") && !said.contains("chordal start"), "{said}");
+    }
+}
+
 /// A ring of one that takes these keys.
 pub(crate) fn closed(dir: &Path, keys: &[Key], more: &[&str]) -> Daemon {
     let file = secret_file(dir, "ring.secret", keys);

@@ -8,7 +8,11 @@ use std::time::Duration;
 use chordal::auth::{Security, Tls};
 use chordal::client::{Error, NodeClient};
 
-use crate::common::{Daemon, Lab};
+use chordal::node::mint;
+use chordal_protocol::Condition;
+
+use crate::common::{Daemon, Lab, Ran, eventually};
+use crate::support::refused;
 
 /// A client with a certificate of this role, from this directory.
 fn client(dir: &Path, role: &str) -> NodeClient {
@@ -33,11 +37,12 @@ fn options(dir: &Path, role: &str) -> Vec<String> {
     pairs.into_iter().flat_map(|(option, file)| [option.to_owned(), file]).collect()
 }
 
-fn start(lab: &Lab, certs: &str, role: &str, more: &[&str]) -> Result<Daemon, crate::common::Ran> {
+fn start(lab: &Lab, certs: &str, role: &str, more: &[&str]) -> Result<Daemon, Ran> {
     let options = options(&lab.path().join(certs), role);
     let args: Vec<&str> =
         ["--memory"].into_iter().chain(options.iter().map(String::as_str)).chain(more.iter().copied()).collect();
-    Daemon::try_start(lab.path(), &args)
+    // So that the log tells of connections for calls.
+    Daemon::try_start_with(lab.path(), &args, &[("RUST_LOG", "info,chordal::node::transport=debug")])
 }
 
 #[test]
@@ -79,13 +84,91 @@ fn another_authority_is_told_on_both_sides() {
     let error = wait(mixed.node_info(&node.addr)).expect_err("it is not taken");
     assert!(error.to_string().contains("does not take this certificate"), "{error}");
     let error = wait(NodeClient::new().node_info(&node.addr)).expect_err("it is no HTTP");
-    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(matches!(error, Error::Handshake { .. }), "{error}");
+    assert!(error.to_string().contains("is asked with --tls-cert"), "{error}");
     let ran = start(&lab, "other", "node", &["--bootstrap", &node.addr]).err().expect("it does not join");
     assert!(ran.stderr.lines().last().expect("a line").contains("of another authority"), "{ran:?}");
     let open = Daemon::start(lab.path(), &["--memory"]);
     let error = wait(client(&certs, "node").node_info(&open.addr)).expect_err("it does not speak TLS");
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    // The same from the shell.
+    let holding = |dir: &str| options(&lab.path().join(dir), "client");
+    let refused = |addr: &str, options: &[String], says: &str| {
+        refused(lab.path(), addr, &options.iter().map(String::as_str).collect::<Vec<_>>(), says);
+    };
+    refused(&node.addr, &[], "is asked with --tls-cert, --tls-key and --tls-ca");
+    refused(&node.addr, &holding("other"), "of another authority");
+    refused(&open.addr, &holding("certs"), "it does not speak TLS");
     assert!(wait(client(&certs, "node").node_info(&node.addr)).is_ok(), "the node goes on");
+}
+
+#[test]
+fn who_joins_without_tls_a_ring_that_has_it_is_told_and_the_other_way_round() {
+    let lab = Lab::empty();
+    lab.ok(&["certs", "--dir", "certs"]);
+    let closed = start(&lab, "certs", "node", &[]).unwrap_or_else(|ran| panic!("{ran:?}"));
+    let open = Daemon::start(lab.path(), &["--memory"]);
+    let last_line = |ran: Option<Ran>| {
+        let ran = ran.expect("it does not join");
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        ran.stderr.lines().last().expect("a line").to_owned()
+    };
+    let plain = ["--memory", "--join-attempts", "1", "--bootstrap", &closed.addr];
+    let said = last_line(Daemon::try_start(lab.path(), &plain).err());
+    assert!(said.contains("1 attempt through") && said.contains("is asked with --tls-cert"), "{said}");
+    let said = last_line(start(&lab, "certs", "node", &["--join-attempts", "1", "--bootstrap", &open.addr]).err());
+    assert!(said.contains("does not speak TLS"), "{said}");
+    assert!(!said.contains("?."), "{said}");
+}
+
+/// How many calls have been answered on connections to this node that have ended, as a log tells.
+fn answered(log: &Path, node: &str) -> u64 {
+    let log = std::fs::read_to_string(log).expect("a log");
+    let ended = log.lines().filter(|line| line.contains("a connection for calls has ended") && line.contains(node));
+    let counts = ended.filter_map(|line| line.split_once("answered=")?.1.split(' ').next()?.parse::<u64>().ok());
+    counts.sum()
+}
+
+#[test]
+fn nodes_call_each_other_on_connections_that_are_kept() {
+    let lab = Lab::empty();
+    lab.ok(&["certs", "--dir", "certs"]);
+    let begin = |more: &[&str]| start(&lab, "certs", "node", more).unwrap_or_else(|ran| panic!("{ran:?}"));
+    let first = begin(&[]);
+    let (second, third) = (begin(&["--bootstrap", &first.addr]), begin(&["--bootstrap", &first.addr]));
+    let client = client(&lab.path().join("certs"), "client");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let nodes = [&first, &second, &third];
+    // Whoever owns a key, the other two of its view are called for each write, and it is called by those who do not own it.
+    let mut written = 0;
+    let mut write_and_read = |times: usize| {
+        for _ in 0..times {
+            written += 1;
+            let (key, value) = (format!("key-{written}"), format!("value-{written}"));
+            for (through, other) in [(0, 1), (1, 2), (2, 0)] {
+                let (kv, other) = (client.kv(&nodes[through].addr), client.kv(&nodes[other].addr));
+                let put = kv.put(key.as_bytes(), value.as_bytes(), None, Condition::Always, mint());
+                runtime.block_on(put).expect("it is stored");
+                let read = runtime.block_on(other.get(key.as_bytes())).expect("it is read").expect("it is there");
+                assert_eq!(read.bytes, value.as_bytes());
+            }
+        }
+    };
+    let is_kept = |from: &Daemon, to: &Daemon| {
+        let log = std::fs::read_to_string(&from.log).expect("a log");
+        log.lines().any(|line| line.contains("has a connection for calls now") && line.contains(&to.addr))
+    };
+    eventually("connections to the third node", Duration::from_secs(60), || {
+        write_and_read(2);
+        (is_kept(&first, &third) || is_kept(&second, &third)).then_some(())
+    });
+    write_and_read(10);
+    // That they were used is told when they end.
+    let addr = third.addr.clone();
+    drop(third);
+    eventually("calls on them", Duration::from_secs(30), || {
+        (answered(&first.log, &addr) + answered(&second.log, &addr) >= 10).then_some(())
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chordal_protocol::RequestId;
 
 use crate::api::Problem;
+use crate::words::counted;
 
 /// Why an operation on a ring did not succeed. Each variant says what is known of the ring after it.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,11 @@ pub enum OperationError {
     },
     /// Nobody could do it before the deadline: no node answered, or too few of those who keep the key. Nothing has changed.
     /// Asking again later makes sense.
-    #[error("not done after {attempts} attempts in {:.1} s, and nothing has changed: {reason}", .waited.as_secs_f32())]
+    #[error(
+        "not done after {} in {:.1} s, and nothing has changed: {reason}",
+        counted(.attempts, "attempt"),
+        .waited.as_secs_f32()
+    )]
     Unavailable {
         /// How long it was tried.
         waited: Duration,
@@ -32,8 +37,8 @@ pub enum OperationError {
     /// The write was sent, and no answer said what became of it: it may have happened, and may still happen. Look what is
     /// stored, or write something that may happen twice.
     #[error(
-        "no outcome after {attempts} attempts in {:.1} s: the write may or may not have happened; look what is stored. The \
-         last reason: {reason}",
+        "no outcome after {} in {:.1} s: the write may or may not have happened; look what is stored. The last reason: {reason}",
+        counted(.attempts, "attempt"),
         .waited.as_secs_f32()
     )]
     Unknown {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chordal_protocol::{Contact, Id, Interval, OwnerCache};
 use rand::seq::IndexedRandom;
 
-use crate::api::{NodeInfo, NodeRef, join_host_port};
+use crate::api::{NodeInfo, NodeRef};
 
 /// How many nodes are remembered.
 const MOST: usize = 64;
@@ -111,7 +111,7 @@ impl Members {
 
     /// Remembers what a node tells of itself: its successors, and with them who owns what between them.
     pub(super) fn learn_from(&mut self, info: &NodeInfo) {
-        let me = Contact { id: info.id, addr: join_host_port(&info.host, info.port), name: info.name.clone() };
+        let me = info.itself().contact();
         let row: Vec<Contact> = std::iter::once(me).chain(info.successors.iter().map(|node| node.contact())).collect();
         row.iter().for_each(|contact| self.learn(contact));
         for pair in row.windows(2) {

@@ -55,7 +55,7 @@ impl Operation {
 
     /// A node has not answered, or not like one.
     pub(super) fn missed(&mut self, error: &Error) {
-        let arrived = !matches!(error, Error::Unreachable { connected: false, .. });
+        let arrived = !matches!(error, Error::Unreachable { connected: false, .. } | Error::Handshake { .. });
         self.unknown |= arrived && self.request.is_some();
         // What a node has said says more than that it, or another one, was late the next time.
         if !matches!(error, Error::Unreachable { connected: true, .. }) || self.reason.is_empty() {

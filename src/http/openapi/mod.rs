@@ -12,7 +12,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
-use super::authenticate::needed;
+use super::authenticate::{OF_ALL, needed};
 use super::map::ROUTES;
 use crate::auth::Role;
 use operations::Operation;
@@ -78,6 +78,11 @@ fn describe(operation: &Operation) -> Value {
     });
     if !operation.parameters.is_empty() {
         described["parameters"] = json!(operation.parameters);
+    }
+    if OF_ALL.contains(&operation.path.as_str()) {
+        described["description"] = json!(
+            "Needs no signature and no role. On a ring of TLS the connection needs a certificate of the ring, of any role, as each does."
+        );
     }
     if let Some(body) = &operation.body {
         described["requestBody"] = json!({ "required": true, "content": body });

@@ -35,7 +35,8 @@ pub(super) async fn start(router: Router, limits: Limits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, super::layered(super::answering_all(router)), limits, stop.clone()));
+    let task =
+        tokio::spawn(serve(listener, super::layered(super::answering_all(router, || false)), limits, stop.clone()));
     Running { addr, stop, task }
 }
 

@@ -1,5 +1,7 @@
 //! Why a node has no address to tell others.
 
+use crate::words::{counted, sentence};
+
 /// Why a node has no address to tell others. Nothing runs then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -32,9 +34,9 @@ pub enum AddressError {
     },
     /// Nobody says from where it sees this node.
     #[error(
-        "--advertise auto needs a member of the ring that says from where it sees this node, and {attempts} attempts to ask \
-         {through} failed, the last because {reason}. Is a node of that ring running there, is the port right, and does a firewall \
-         let it through? --advertise HOST:PORT names the address, --join-attempts forever goes on trying"
+        "--advertise auto needs a member of the ring that says from where it sees this node, and {} to ask {through} failed, the \
+         last because {} Is a node of that ring running there, is the port right, and does a firewall let it through? --advertise \
+         HOST:PORT names the address, --join-attempts forever goes on trying", counted(.attempts, "attempt"), sentence(.reason)
     )]
     Unseen {
         /// How often it was tried.
@@ -46,8 +48,9 @@ pub enum AddressError {
     },
     /// Nobody could call back.
     #[error(
-        "others see this node at {addr}, and nobody could call it back there: {reason}. If a router or a firewall stands in between, \
-         forward a TCP port there to port {port} of this machine and start the node with --advertise HOST:PORT of that port{upnp}"
+        "others see this node at {addr}, and nobody could call it back there: {} If a router or a firewall stands in between, forward a \
+         TCP port there to port {port} of this machine and start the node with --advertise HOST:PORT of that port{upnp}",
+        sentence(.reason)
     )]
     NotCalledBack {
         /// Where it is seen.

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use super::join::{PAUSES, SERVICE, members_of};
 use super::reached::{CALLERS, CALLING_BACK, CALLS};
 use super::start::goes_on;
-use super::surroundings::Surroundings;
+use super::surroundings::{NEIGHBOURS, Surroundings};
 use super::{Advertise, Config};
 use crate::api::{CallBack, Seen, SeenBody, join_host_port};
 use crate::auth::{Nets, Reach, reach};
@@ -149,8 +149,9 @@ impl<'a> Search<'a> {
                 }
                 Round::BehindAnother { seen } => return Err(self.behind_another(seen)),
                 Round::Unseen(reason) if is_last => {
-                    let through = [&self.config.bootstrap[..], &self.known].concat().join(", ");
-                    return Err(AddressError::Unseen { attempts, through, reason });
+                    let mut through = [&self.config.bootstrap[..], &self.known].concat();
+                    through.extend(self.seeks().then(|| NEIGHBOURS.to_owned()));
+                    return Err(AddressError::Unseen { attempts, through: through.join(", "), reason });
                 }
                 Round::Unseen(reason) => {
                     tracing::warn!(%reason, "--advertise auto: nobody says from where it sees this node; trying again");

@@ -71,7 +71,7 @@ impl Failure {
         if error.is_timeout() {
             return Failure::Silent;
         }
-        if let Some(told) = auth::explain(error) {
+        if let Some(told) = auth::explain_request(error) {
             return Failure::Unusable(told);
         }
         // The innermost cause says it best: "Connection refused".

@@ -73,6 +73,8 @@ struct State {
     out: Vec<u8>,
     waiting: HashMap<u64, Waiting>,
     calls: u64,
+    /// How many have had an answer of use.
+    answered: u64,
     /// When it was last called.
     used: Instant,
     /// Wakes the task. Gone once it was woken.
@@ -95,6 +97,7 @@ impl Stream {
             out: Vec::new(),
             waiting: HashMap::new(),
             calls: 0,
+            answered: 0,
             used: Instant::now(),
             waker: None,
             mute: false,
@@ -161,6 +164,11 @@ impl Stream {
     /// A value of so many bytes was asked for in another way.
     pub(super) fn note_read(&self, bytes: usize) {
         self.reads_are_long.store(bytes + AROUND_A_VALUE > frames::LONGEST, Ordering::Relaxed);
+    }
+
+    /// How many calls have had an answer of use.
+    pub(super) fn answered(&self) -> u64 {
+        self.state().answered
     }
 
     fn close(&self, reason: &str) {
@@ -278,7 +286,9 @@ impl Running<'_> {
             let (number, answer) = frames::read_answer(frame)?;
             // Nobody waits any more for one that has come after its limit.
             if let Some(call) = { self.stream.state().waiting.remove(&number) } {
-                let _ = call.tell.send(came(call.awaited.as_ref(), answer, now.saturating_duration_since(call.sent)));
+                let came = came(call.awaited.as_ref(), answer, now.saturating_duration_since(call.sent));
+                self.stream.state().answered += u64::from(matches!(came, Ok(Came::Answer(..))));
+                let _ = call.tell.send(came);
             }
             read = rest;
         }

@@ -178,6 +178,7 @@ async fn keep(
         there.set(&addr, Way::Open(Arc::clone(&stream)));
         drop(there);
         stream.run(socket, POOLED_FOR).await;
+        tracing::debug!(node = addr, answered = stream.answered(), "a connection for calls has ended");
         if let Some(streams) = streams.upgrade() {
             streams.is_over(&addr, &stream, Way::None);
         }

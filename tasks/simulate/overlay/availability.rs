@@ -1,6 +1,7 @@
 //! Data-availability sampling.
 
 use anyhow::{Result, ensure};
+use chordal::words::counted;
 use chordal_sim::overlay::{Availability, AvailabilityReport, Distribution, on_threads};
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ pub(super) fn availability(task: &OverlayAvailability) -> Result<Report> {
     let remembering = task.which == Which::Chord && task.network.mode == Routing::Cached;
     ensure!(!remembering, "samplers remember nobody: the mode is linear or fingers");
     let report = on_threads(task.network.threads, || {
-        let spinner = machine::spinner(format!("making {}", output::nodes(task.network.nodes)));
+        let spinner = machine::spinner(format!("making {}", counted(task.network.nodes, "node")));
         let mut overlay = network::build(task.which, &task.network)?;
         spinner.finish_and_clear();
         let bar = machine::bar(what.steps(), "segments and samplers");

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use chordal::words::counted;
 use chordal_sim::overlay::{
     Churn, ChurnReport, Distribution, LookupRow, Metrics, Window, Workload, WorkloadReport, on_threads,
 };
@@ -121,7 +122,7 @@ fn checked(which: Which, asked: &OverlayWork) -> Result<(OverlayWork, Workload, 
 
 fn measure_here(which: Which, asked: &OverlayWork, workload: &Workload, churn: Option<&Churn>) -> Result<Done> {
     machine::forget_peak_rss();
-    let spinner = machine::spinner(format!("making {}", output::nodes(asked.network.nodes)));
+    let spinner = machine::spinner(format!("making {}", counted(asked.network.nodes, "node")));
     let begun = Instant::now();
     let mut overlay = network::build(which, &asked.network)?;
     let init_s = begun.elapsed().as_secs_f64();
