@@ -22,6 +22,8 @@ struct Gated {
     unopened: AtomicBool,
     /// Nobody can tell how many transactions there have been.
     silent: AtomicBool,
+    /// What is looked at is not there, and the look fails.
+    blind: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +71,11 @@ impl Store for Gated {
     }
 
     fn look(&self, work: &mut dyn FnMut(&dyn replica::Snapshot)) -> Result<(), StoreError> {
-        if self.unopened.load(Ordering::SeqCst) { Err(full()) } else { self.now().look(work) }
+        if self.blind.load(Ordering::SeqCst) {
+            MemoryStore::default().look(work)?;
+            return Err(full());
+        }
+        self.now().look(work)
     }
 
     fn transactions(&self) -> Result<u64, StoreError> {
@@ -136,6 +142,7 @@ fn bench(keeper: Keeper) -> Bench {
         verdicts: Mutex::new(received),
         unopened: AtomicBool::new(false),
         silent: AtomicBool::new(false),
+        blind: AtomicBool::new(false),
     });
     let outside = Arc::new(Letters(letter_sender));
     // What waits together is done together, as the tests want it.
@@ -169,6 +176,10 @@ impl Bench {
         let request = RequestId(u128::from(n + 1) << 64);
         let write = Write { id, key: None, content, condition: Condition::Always, request };
         self.ask(|answer| Job::Operate { operation: Operation::Write(write), answer })
+    }
+
+    fn read(&self, n: u64) -> Outcome<Told> {
+        self.ask(|answer| Job::Operate { operation: Operation::Get(Id::of(n.to_string())), answer })
     }
 
     fn found(&self) -> Outcome<()> {
@@ -232,6 +243,47 @@ fn what_waits_becomes_one_transaction_and_nobody_hears_of_it_before_it_is_durabl
     assert!(pending.into_iter().all(|outcome| outcome.blocking_recv().unwrap().is_ok()) && is_written(written));
     assert!(bench.keeping.seen().serves_id(&Id::of("1")));
     assert_eq!(bench.store.transactions().unwrap(), 2);
+}
+
+/// How long the value is that a read was told.
+fn length(outcome: Outcome<Told>) -> Option<usize> {
+    match outcome.blocking_recv() {
+        Ok(Ok(Told::Answer(Answer::Read(Some(Record { content, .. }))))) => Some(content.len()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_read_needs_no_transaction_and_sees_what_is_durable_or_waits_for_it() {
+    let bench = new_bench();
+    bench.say(Verdict::Commit);
+    assert!(bench.found().blocking_recv().unwrap().is_ok());
+    bench.worked();
+    bench.say(Verdict::Commit);
+    assert!(is_written(bench.write_bytes(1, 7)));
+    bench.worked();
+    for _ in 0..3 {
+        assert_eq!(length(bench.read(1)), Some(7));
+    }
+    assert!(bench.done.try_recv().is_err(), "none of them was a transaction");
+    let written = bench.write_bytes(1, 9);
+    bench.worked();
+    let mut read = bench.read(1);
+    assert!(is_open(&mut read), "nobody may see what may yet fail");
+    bench.say(Verdict::Commit);
+    assert!(is_written(written));
+    assert_eq!(length(read), Some(9));
+}
+
+#[test]
+fn what_cannot_be_read_is_not_told_as_nothing() {
+    let mut bench = new_bench();
+    bench.open();
+    assert!(bench.found().blocking_recv().unwrap().is_ok() && is_written(bench.write(1)));
+    bench.store.blind.store(true, Ordering::SeqCst);
+    assert!(is_full(bench.read(1)));
+    bench.store.blind.store(false, Ordering::SeqCst);
+    assert_eq!(length(bench.read(1)), Some(1));
 }
 
 #[test]
