@@ -5,7 +5,11 @@ use std::fmt::Display;
 /// A number of things: `1 attempt`, `2 attempts`.
 pub fn counted(count: impl Display, thing: &str) -> String {
     let count = count.to_string();
-    let ending = if count == "1" { "" } else { "s" };
+    let ending = match thing {
+        _ if count == "1" => "",
+        thing if thing.ends_with('s') => "es",
+        _ => "s",
+    };
     format!("{count} {thing}{ending}")
 }
 
@@ -24,6 +28,7 @@ mod tests {
         for (count, told) in [(0, "0 keys"), (1, "1 key"), (2, "2 keys"), (11, "11 keys")] {
             assert_eq!(counted(count, "key"), told);
         }
+        assert_eq!([1, 3].map(|count| counted(count, "address")), ["1 address", "3 addresses"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::board::{Slot, Snapshot, Status};
 use super::service::ROUTES;
+use crate::words::counted;
 
 /// After how many seconds the page is loaded anew.
 const RELOAD: u32 = 2;
@@ -24,11 +25,14 @@ pub(super) fn html(pool: &Snapshot, (checks, replaced, addresses): (u64, u64, u6
     let ring = pool.ring.as_deref().map_or("not known yet", |ring| ring);
     let _ = writeln!(
         page,
-        "<h1>{} of {} nodes are live</h1>\n<p>Ring <code>{}</code>. {checks} checks, {replaced} nodes replaced, {addresses} \
-         addresses handed out. This page reloads every {RELOAD} s.</p>",
+        "<h1>{} of {} nodes are live</h1>\n<p>Ring <code>{}</code>. {}, {} replaced, {} handed \
+         out. This page reloads every {RELOAD} s.</p>",
         pool.live(),
         pool.size,
-        escaped(ring)
+        escaped(ring),
+        counted(checks, "check"),
+        counted(replaced, "node"),
+        counted(addresses, "address")
     );
     page.push_str("<table><thead><tr><th>Node</th><th>Address</th><th>Status</th><th>For</th><th>Last check</th><th>Last trouble</th></tr></thead><tbody>\n");
     pool.slots.iter().for_each(|slot| row(&mut page, slot));
