@@ -219,7 +219,7 @@ impl Node {
             CalledBack::Yes => {}
             CalledBack::No(reason) => {
                 *unreached += 1;
-                if *unreached >= CALLS {
+                if *unreached >= self.inner.config.join_attempts.map_or(CALLS, |attempts| attempts.min(CALLS)) {
                     return Err(reason.into());
                 }
                 obstacles.push(Obstacle::new(reason.in_short(), Cure::Itself));

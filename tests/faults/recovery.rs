@@ -46,7 +46,10 @@ fn addr(node: &Value) -> String {
 fn kill(lab: &Lab, places: &[&str]) -> Vec<Value> {
     let killed: Vec<Value> = places.iter().map(|place| at(lab, place)).collect();
     for node in &killed {
-        signal(node["pid"].as_u64().expect("a pid"), Signal::SIGKILL);
+        signal(node["pid"].as_u64().expect("a pid"), Signal::SIGSTOP);
+    }
+    for node in &killed {
+        lab.ok(&["kill", node["name"].as_str().expect("a name")]);
     }
     lab.ok(&["doctor", "--only", "ring", "--wait", "60s"]);
     killed
