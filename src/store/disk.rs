@@ -68,12 +68,12 @@ struct Current {
 
 /// A database and the log in front of it. What has been committed is in the database; what is durable is in one of the two.
 struct Logged {
+    /// The tables as the last transaction has left them, for those who look. A transaction closes them, for as long as they are
+    /// open the pages of their time are not used again; and so does whoever closes the database.
+    last: Mutex<Option<(Records, Outcomes)>>,
     database: Database,
     /// Locked by whoever changes something.
     log: Mutex<Log>,
-    /// The tables as the last transaction has left them, for those who look. A transaction closes them, for as long as they are
-    /// open the pages of their time are not used again.
-    last: Mutex<Option<(Records, Outcomes)>>,
 }
 
 /// Why something was not done.
