@@ -22,7 +22,7 @@ const AT_ONCE: usize = 4;
 const TURN: Duration = Duration::from_secs(2);
 
 /// How often a second this is done for one address, unless that is loopback.
-const A_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("it is more than nothing");
+const A_SECOND: NonZeroU32 = NonZeroU32::new(16).expect("it is more than nothing");
 
 /// How long it may take to answer.
 const CALL: Duration = Duration::from_secs(3);
@@ -79,7 +79,7 @@ pub(crate) enum NotCalledBack {
     #[error("{0}")]
     Forbidden(String),
     /// Too much of that is under way.
-    #[error("this node calls back 4 nodes at once, and each address 4 times a second; ask again in a moment")]
+    #[error("this node calls back 4 nodes at once, and each address 16 times a second; ask again in a moment")]
     Busy,
     /// The address or the digest make no sense.
     #[error("to be called back takes a port from 1 to 65535, or host:port, and a challenge of 64 hex digits")]
@@ -128,7 +128,14 @@ impl Node {
         }
         let CallBacks { places, rates, .. } = &self.inner.call_backs;
         // A program of this machine can call that by itself.
-        if self.security().limits.hold_for(from) {
+        if self.security().limits.hold_for(from)
+            && let Err(wait) = rates.take(from)
+        {
+            // Many nodes may be behind one address, and what is refused here they would take for an answer.
+            if wait > TURN {
+                return Err(NotCalledBack::Busy);
+            }
+            tokio::time::sleep(wait).await;
             rates.take(from).map_err(|_| NotCalledBack::Busy)?;
         }
         let turn = tokio::time::timeout(TURN, places.acquire()).await;
