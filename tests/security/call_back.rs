@@ -150,7 +150,10 @@ fn on_an_open_ring_the_challenge_alone_tells_who_answers() {
     echo.join().expect("it was asked");
     // Too many at once: they are told to come again.
     let body = json!({ "call_back": { "port": 1, "challenge": CHALLENGE } });
-    let statuses: Vec<u16> = (0..30).map(|_| seen(&node.addr, &body).send().status).collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..40).map(|_| scope.spawn(|| seen(&node.addr, &body).send().status)).collect();
+        asking.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
     assert!(statuses.contains(&429) && statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
     // A page of another site cannot have it done.
     let mut from_elsewhere = seen(&node.addr, &body);

@@ -118,7 +118,7 @@ fn addresses_that_a_join_names_must_be_among_those_that_may_be_called() {
             let body = serde_json::json!({ "host": host, "port": 80 });
             let problem = send(method, &node.addr, path, &body).problem(400, "invalid");
             let detail = problem["detail"].as_str().expect("a text");
-            assert!(detail.contains("--allow-net"), "{method} {path} {host}: {detail}");
+            assert!(detail.contains("loopback only") && detail.contains("--host"), "{method} {path} {host}: {detail}");
         }
     }
     // With other nets than its own the node calls nobody here, by whatever name.
