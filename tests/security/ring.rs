@@ -4,8 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::common::{Daemon, Lab, escape};
+use crate::common::{Daemon, Lab, escape, eventually};
 use crate::support::{CLIENT, Key, NODE, Request, chordal, closed, refused, secret_file, stranger};
 
 #[test]
@@ -125,7 +126,7 @@ fn who_cannot_sign_is_not_believed() {
     // An impostor at the address of a dead node says that there is no such value.
     let node = lab.addr("node-2");
     lab.ok(&["kill", "node-2"]);
-    let listener = TcpListener::bind(&node).expect("the port is free");
+    let listener = eventually("the port is free", Duration::from_secs(20), || TcpListener::bind(&node).ok());
     let impostor = std::thread::spawn(move || {
         let body = r#"{"type":"/problems/no-such-value","title":"","status":404,"detail":""}"#;
         let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
