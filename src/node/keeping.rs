@@ -152,7 +152,7 @@ impl Keeping {
         let (tell, seen) = watch::channel(Arc::new(Seen::default()));
         let transactions = store.transactions()?;
         let disk = Arc::new(OurDisk::new(transactions));
-        let mut work = Work {
+        let work = Work {
             line: Arc::clone(&line),
             standing: Arc::clone(&standing),
             disk: Arc::clone(&disk),
@@ -175,7 +175,6 @@ impl Keeping {
             steps_down: BTreeSet::new(),
             asks_the_thread_until: None,
         };
-        work.put_fenced_aside();
         let desk = Arc::new(Desk(Mutex::new(Some(work))));
         let (desk_of_thread, line_of_thread) = (Arc::clone(&desk), Arc::clone(&line));
         let thread = thread::Builder::new()

@@ -16,6 +16,11 @@ impl Desk {
     /// the state holds.
     pub(super) fn run(&self, line: &Line) {
         let _left = Left(self);
+        // Here and not where the node starts: it may write a large file.
+        match self.0.lock() {
+            Ok(mut desk) => desk.iter_mut().for_each(Work::put_fenced_aside),
+            Err(_) => return,
+        }
         let mut gather_until = Instant::now();
         while let Some(jobs) = line.take(gather_until) {
             let Ok(mut desk) = self.0.lock() else { return };
