@@ -179,7 +179,9 @@ fn of_two_nodes_the_one_that_is_left_goes_on_alone_when_a_person_says_so() {
         let done = elsewhere.json(&["recover", &range, "--node", &left, "--accept-loss"]);
         assert_eq!(done["recovered"]["forced"], true, "{done}");
     }
-    get(&left, "/health/ready").expect(200);
+    eventually("it serves all that it has again", Duration::from_secs(20), || {
+        (get(&left, "/health/ready").status == 200).then_some(())
+    });
     for value in &values {
         get(&left, &format!("/dht/lookup?value={}", crate::common::escape(value))).expect(200);
     }

@@ -72,7 +72,7 @@ struct Search<'a> {
 enum Round {
     /// The node is here.
     Found(String),
-    /// Nobody says where.
+    /// Nobody says where, or whether it can be called there.
     Unseen(String),
     /// Somebody does, and nobody finds it there.
     NotCalledBack { addr: String, reason: String },
@@ -231,7 +231,8 @@ impl<'a> Search<'a> {
         let mut last = Round::Unseen("nobody was named".to_owned());
         for (ip, by) in sightings.candidates() {
             last = self.called_back(answering, ip, by).await;
-            if let Round::Found(_) = last {
+            // What is nearer is taken only if the other leads nowhere, and not if nobody has tried it.
+            if !matches!(last, Round::NotCalledBack { .. }) {
                 break;
             }
         }
@@ -245,19 +246,22 @@ impl<'a> Search<'a> {
             call_back: Some(CallBack { addr: None, port: self.port(), challenge: answering.challenge.clone() }),
         };
         let client = self.client(CALLING_BACK);
-        let mut last = String::new();
+        let (mut refused, mut silent) = (Vec::new(), Vec::new());
         for member in by.iter().take(CALLERS) {
-            last = match client.seen(member, &body).await {
+            match client.seen(member, &body).await {
                 Ok(Seen { ip: seen, called_back: Some(true), .. }) if seen == ip => {
                     tracing::info!(%addr, by = %member, "--advertise auto: others are told the address at which this node is seen, and was called back");
                     return Round::Found(addr);
                 }
-                Ok(Seen { ip: seen, .. }) if seen != ip => format!("{member} sees it at {seen} now"),
-                Ok(Seen { reason, .. }) => format!("{member} says: {}", reason.unwrap_or_default()),
-                Err(error) => format!("{member} does not say: {}", error.reason()),
-            };
+                Ok(Seen { ip: seen, .. }) if seen != ip => silent.push(format!("{member} sees it at {seen} now")),
+                Ok(Seen { reason, .. }) => refused.push(format!("{member} says: {}", reason.unwrap_or_default())),
+                Err(error) => silent.push(format!("{member} does not say: {}", error.reason())),
+            }
         }
-        Round::NotCalledBack { addr, reason: last }
+        if refused.is_empty() {
+            return Round::Unseen(format!("nobody says whether this node can be called at {addr}: {}", silent.join("; ")));
+        }
+        Round::NotCalledBack { addr, reason: refused.join("; ") }
     }
 
     /// From where these members see this node, and why others say nothing.
