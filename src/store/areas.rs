@@ -138,6 +138,15 @@ impl Shelf {
     }
 }
 
+/// How far what belongs to nobody has been removed from a piece: what is before this need not be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// Of its records, which come first.
+    Records(Id),
+    /// Of the outcomes under its number.
+    Outcomes(RequestId, Id),
+}
+
 /// All areas, as one transaction has left them. Cloning is cheap; what a transaction then changes becomes its own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Areas {
@@ -146,8 +155,8 @@ pub(super) struct Areas {
     pub(super) gone: Vec<Piece>,
     /// The last number that a piece was given.
     last: u64,
-    /// Up to where the outcomes of the last of them have been looked at.
-    pub(super) swept: Option<(RequestId, Id)>,
+    /// How far the last of them has been swept.
+    pub(super) swept: Option<Swept>,
     /// Which transaction that was.
     pub(super) transactions: u64,
 }

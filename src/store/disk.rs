@@ -1,4 +1,4 @@
-//! The store on disk: a redb file, and a log in front of it.
+//! The store on disk: a redb file, a log in front of it, and in memory what is in the log only.
 //!
 //! Tables: `records` and `outcomes` under the number of their piece, `areas` with their pieces, `state` (name to bytes) and `about`
 //! (the format of the file). Every transaction is durable when it returns: in the log, or, where that is full, in the file with
@@ -13,21 +13,22 @@ use std::cell::RefCell;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use chordal_protocol::replica::{Area, Snapshot};
-use chordal_protocol::{Id, Record, RequestId, Version};
-use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use chordal_protocol::{Id, Record, Version};
+use redb::Database;
 
 use super::areas::{Areas, Shelf};
 use super::aside;
-use super::codec::{self, Damaged, outcome_key, record_key};
-use super::file::{self, AREAS, DataDirectory, OUTCOMES, RECORDS, STATE};
+use super::codec::{self, Damaged, record_key};
+use super::file::{self, DataDirectory};
 use super::log::{self, Log};
 use super::order::page;
 use super::piece::{self, Piece};
-use super::snapshot::{Seen, decoded, rows};
-use super::transaction::{Open, about_of, gone, name_of, redo, transactions};
+use super::rows::Rows;
+use super::snapshot::{Seen, decoded, first_outcome, outcomes_from, records_in};
+use super::transaction::{Open, about_of, gone, name_of, transactions};
 use super::{Store, StoreError, Transaction};
 
 /// How often a read is tried while commits keep failing beside it.
@@ -66,11 +67,10 @@ struct Current {
     number: u64,
 }
 
-/// A database and the log in front of it. What has been committed is in the database; what is durable is in one of the two.
+/// A database and the log in front of it.
 struct Logged {
-    /// The tables as the last transaction has left them, for those who look. A transaction closes them, for as long as they are
-    /// open the pages of their time are not used again; and so does whoever closes the database.
-    last: Mutex<Option<(Records, Outcomes)>>,
+    /// Changed by transactions. Whoever reads waits while one is at work, and not while it is made durable in the log.
+    rows: RwLock<Rows>,
     database: Database,
     /// Locked by whoever changes something.
     log: Mutex<Log>,
@@ -108,7 +108,7 @@ impl DiskStore {
         let current = RwLock::new(Current { database: Some(database), number: 0 });
         let (writing, areas) = (Mutex::new(()), Mutex::new(Memory::Nothing));
         let store = DiskStore { current, open, directory: None, writing, areas };
-        match store.attempt(|logged| read_areas(&logged.database)) {
+        match store.attempt(|logged| read_areas(&*logged.rows()?)) {
             Ok(areas) => *store.areas.lock().unwrap_or_else(PoisonError::into_inner) = Memory::Known(areas),
             Err(Failure::Unopened(error)) => return Err(error),
             Err(Failure::Database(error)) => return Err(file::unopened(name, &error)),
@@ -116,13 +116,13 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// How many rows there are, whoever they belong to.
+    /// How many records and outcomes there are, whoever they belong to.
     #[cfg(test)]
     pub(super) fn rows(&self) -> Result<u64, StoreError> {
-        use redb::ReadableTableMetadata as _;
-        self.read(|database| {
-            let transaction = database.begin_read()?;
-            Ok(transaction.open_table(RECORDS)?.len()? + transaction.open_table(OUTCOMES)?.len()?)
+        self.read(|rows| {
+            let records = rows.records([0; 40]..=[u8::MAX; 40]).map(|row| row.map(|_| 1));
+            let outcomes = rows.outcomes((Bound::Unbounded, Bound::Unbounded)).map(|row| row.map(|_| 1));
+            records.chain(outcomes).sum()
         })
     }
 
@@ -134,7 +134,7 @@ impl DiskStore {
         }
         let areas = match &mut *memory {
             Memory::Doubtful(before, after) => {
-                let durable = self.read(read_transactions)?;
+                let durable = self.read(transactions)?;
                 let known = std::iter::once(&*before).chain(after.as_ref());
                 known.into_iter().find(|areas| areas.transactions == durable).cloned()
             }
@@ -166,8 +166,8 @@ impl DiskStore {
     }
 
     /// Reads, and again where a commit has just broken the database under the reader.
-    fn read<T>(&self, work: impl Fn(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let work = |logged: &Logged| work(&logged.database);
+    fn read<T>(&self, work: impl Fn(&Rows) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let work = |logged: &Logged| work(&*logged.rows()?);
         let mut outcome = self.attempt(work);
         for _ in 1..READ_ATTEMPTS {
             match outcome {
@@ -207,11 +207,7 @@ impl DiskStore {
 
 impl Store for DiskStore {
     fn state(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|database| {
-            let state = database.begin_read()?.open_table(STATE)?;
-            let bytes = state.get(name)?;
-            Ok(bytes.map(|bytes| bytes.value().to_vec()))
-        })
+        self.read(|rows| rows.state(name))
     }
 
     fn transact(&self, work: &mut dyn FnMut(&mut dyn Transaction)) -> Result<bool, StoreError> {
@@ -239,30 +235,26 @@ impl Store for DiskStore {
     }
 
     fn transactions(&self) -> Result<u64, StoreError> {
-        self.read(read_transactions)
+        self.read(transactions)
     }
 
     fn get(&self, area: &Area, id: &Id) -> Result<Option<Record>, StoreError> {
-        self.read(|database| {
-            let transaction = database.begin_read()?;
-            let (pieces, records) = records_in(&transaction, area)?;
-            let Some(number) = piece::number_of(&pieces, id) else { return Ok(None) };
-            // Named, and so alive until the value is read: the value alone does not keep the writer from freeing its page.
-            let stored = records.get(&record_key(number, id))?;
-            Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
+        self.read(|rows| {
+            let Some(number) = piece::number_of(&pieces_of(rows, area)?, id) else { return Ok(None) };
+            let stored = rows.record(&record_key(number, id))?;
+            Ok(stored.map(|stored| codec::decode(*id, stored.bytes())).transpose()?)
         })
     }
 
     fn page(&self, area: &Area, from: Bound<Id>, limit: usize, bytes: usize) -> Result<Vec<Record>, StoreError> {
-        self.read(|database| {
-            let transaction = database.begin_read()?;
-            let (pieces, records) = records_in(&transaction, area)?;
+        self.read(|rows| {
+            let pieces = pieces_of(rows, area)?;
             let pieces = match from {
                 Bound::Unbounded => pieces,
                 Bound::Included(id) => piece::divide(&pieces, &[(id, Id::MAX)]).0,
                 Bound::Excluded(id) => piece::beyond(&pieces, &id),
             };
-            page(rows(&records, pieces).map(|row| decoded(row?)), limit, bytes)
+            page(records_in(rows, pieces).map(|row| decoded(row?)), limit, bytes)
         })
     }
 
@@ -280,129 +272,96 @@ impl Store for DiskStore {
     }
 }
 
-type Records = ReadOnlyTable<&'static [u8; 40], &'static [u8]>;
-type Outcomes = ReadOnlyTable<&'static [u8; 56], &'static [u8; 16]>;
-
-/// Where the records of an area are. Asked in the transaction that reads them: the next one may have moved them.
-fn records_in(transaction: &ReadTransaction, area: &Area) -> Result<(Vec<Piece>, Records), redb::Error> {
-    let names = transaction.open_table(AREAS)?;
-    let about = names.get(name_of(area)?.as_slice())?;
-    let pieces = about.map(|about| about_of(about.value())).transpose()?.unwrap_or_default().1;
-    Ok((pieces, transaction.open_table(RECORDS)?))
-}
-
-fn read_transactions(database: &Database) -> Result<u64, redb::Error> {
-    transactions(&database.begin_read()?.open_table(STATE)?)
+/// Where the records of an area are. Asked together with them: the next transaction may have moved them.
+fn pieces_of(rows: &Rows, area: &Area) -> Result<Vec<Piece>, redb::Error> {
+    let about = rows.area(&name_of(area)?)?;
+    Ok(about.map(|about| about_of(&about)).transpose()?.unwrap_or_default().1)
 }
 
 impl Logged {
     /// The database with all that the log has beyond it.
     fn open(database: Database, log: log::Place) -> Result<Logged, redb::Error> {
-        let (log, found) = Log::open(log, read_transactions(&database)?)?;
-        if found.changes().next().is_some() {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(Durability::None)?;
-            redo(&transaction, found.changes())?;
-            transaction.commit()?;
-        }
-        Ok(Logged { database, log: Mutex::new(log), last: Mutex::default() })
+        let mut rows = Rows::open(&database)?;
+        let (log, found) = Log::open(log, transactions(&rows)?)?;
+        found.changes().try_for_each(|change| rows.change(change))?;
+        Ok(Logged { rows: RwLock::new(rows), database, log: Mutex::new(log) })
+    }
+
+    /// What is there, unless somebody has panicked while he changed it.
+    fn rows(&self) -> Result<RwLockReadGuard<'_, Rows>, redb::Error> {
+        self.rows.read().map_err(|_| redb::Error::PreviousIo)
+    }
+
+    fn rows_to_change(&self) -> Result<RwLockWriteGuard<'_, Rows>, redb::Error> {
+        self.rows.write().map_err(|_| redb::Error::PreviousIo)
     }
 
     /// Shows what is there.
     fn look(&self, areas: &Areas, work: &mut dyn FnMut(&dyn Snapshot)) -> Result<(), redb::Error> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (records, outcomes) = match &mut *last {
-            Some(tables) => tables,
-            none => {
-                let transaction = self.database.begin_read()?;
-                none.insert((transaction.open_table(RECORDS)?, transaction.open_table(OUTCOMES)?))
-            }
-        };
         let failed = RefCell::new(None);
-        work(&Seen { records, outcomes, areas, failed: &failed });
+        work(&Seen { rows: &*self.rows()?, areas, failed: &failed });
         failed.into_inner().map_or(Ok(()), Err)
     }
 
-    /// Does the work. What is to be remembered is told before the commit, which may fail and have happened.
+    /// Does the work. What is to be remembered is told before it is durable, which may fail and have happened.
     fn transact(
         &self,
         areas: Areas,
         work: &mut dyn FnMut(&mut dyn Transaction),
         after: &mut Option<Areas>,
     ) -> Result<bool, redb::Error> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut transaction = self.database.begin_write()?;
-        let (number, changes) = {
-            let mut open = Open::begin(&transaction, areas)?;
-            work(&mut open);
-            let (areas, changes) = open.end()?;
-            let number = areas.transactions;
-            *after = Some(areas);
-            (number, changes)
-        };
-        let Some(changes) = changes else {
-            // What changes nothing rests on what is durable already.
-            transaction.abort()?;
-            return Ok(false);
-        };
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if !log.has_room(&changes) {
-            make_durable(transaction)?;
-            log.begin_anew();
-            return Ok(true);
+        let mut rows = self.rows_to_change()?;
+        let mut open = Open::begin(&mut rows, areas);
+        work(&mut open);
+        // What has failed must not be seen by others until the database has been given up.
+        let (areas, changes) = open.end().inspect_err(|_| rows.close())?;
+        // What changes nothing rests on what is durable already.
+        let Some(changes) = changes else { return Ok(false) };
+        let number = areas.transactions;
+        *after = Some(areas);
+        if log.has_room(&changes) {
+            drop(rows);
+            if log.append(number, &changes).is_ok() {
+                return Ok(true);
+            }
+            rows = self.rows_to_change()?;
         }
-        // In memory first: a database that finds no room for it must not find it in the log.
-        transaction.set_durability(Durability::None)?;
-        transaction.commit()?;
-        if log.append(number, &changes).is_err() {
-            make_durable(self.database.begin_write()?)?;
-            log.begin_anew();
-        }
+        rows.settle(&self.database)?;
+        log.begin_anew();
         Ok(true)
     }
 }
 
-/// Makes a transaction durable, and all before it, so that the file can be opened after a crash without being read.
-fn make_durable(mut transaction: WriteTransaction) -> Result<(), redb::Error> {
-    transaction.set_durability(Durability::Immediate)?;
-    transaction.set_quick_repair(true);
-    Ok(transaction.commit()?)
-}
-
 /// All areas, with what is remembered of them: each row is looked at once.
-fn read_areas(database: &Database) -> Result<Areas, redb::Error> {
-    let transaction = database.begin_read()?;
-    let (names, records) = (transaction.open_table(AREAS)?, transaction.open_table(RECORDS)?);
-    let (outcomes, state) = (transaction.open_table(OUTCOMES)?, transaction.open_table(STATE)?);
+fn read_areas(rows: &Rows) -> Result<Areas, redb::Error> {
     let mut areas = Areas::default();
-    areas.transactions = transactions(&state)?;
-    areas.abandon(gone(&state)?);
-    for entry in names.iter()? {
+    areas.transactions = transactions(rows)?;
+    areas.abandon(gone(rows)?);
+    for entry in rows.areas() {
         let (name, about) = entry?;
-        let (purged, pieces) = about_of(about.value())?;
-        let area: Area = postcard::from_bytes(name.value())
+        let (purged, pieces) = about_of(&about)?;
+        let area: Area = postcard::from_bytes(&name)
             .map_err(|error| redb::Error::Corrupted(format!("an area has no name that can be read: {error}")))?;
         let mut shelf = Shelf::new(pieces.clone(), purged);
         if let Area::View(name) = &area {
             shelf.forgets(Version { epoch: name.epoch, sequence: 0 });
         }
-        for row in rows(&records, pieces.clone()) {
+        for row in records_in(rows, pieces.clone()) {
             let (key, stored) = row?;
-            let id = codec::id_of(key.value());
-            let (version, request, is_live) = codec::glance(id, stored.value())?;
+            let id = codec::id_of(&key);
+            let (version, request, is_live) = codec::glance(id, stored.bytes())?;
             shelf.holds(id, version, is_live);
             shelf.written(version, id, request);
             shelf.forgets_oldest();
         }
         // An outcome may be later than all records: that of a delete whose tombstone has been collected.
         for number in piece::numbers(&pieces) {
-            let bounds =
-                outcome_key(number, RequestId(0), &Id::ZERO)..=outcome_key(number, RequestId(u128::MAX), &Id::MAX);
-            for row in outcomes.range::<&[u8; 56]>(bounds.start()..=bounds.end())? {
+            for row in outcomes_from(rows, number, first_outcome(number)) {
                 let (key, version) = row?;
-                let (request, id) = codec::request_of(key.value());
+                let (request, id) = codec::request_of(&key);
                 if piece::number_of(&pieces, &id) == Some(number) {
-                    shelf.written(codec::outcome_of(id, version.value()).version, id, request);
+                    shelf.written(codec::outcome_of(id, &version).version, id, request);
                     shelf.forgets_oldest();
                 }
             }

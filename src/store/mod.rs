@@ -22,6 +22,7 @@ mod log;
 mod memory;
 mod order;
 mod piece;
+mod rows;
 mod snapshot;
 mod tally;
 #[cfg(test)]

@@ -5,20 +5,17 @@ use std::ops::{Bound, RangeInclusive};
 
 use chordal_protocol::replica::{Area, Cursor, Outcome, Parcel, Snapshot};
 use chordal_protocol::{Id, Interval, Record, RequestId, Version};
-use redb::{AccessGuard, ReadableTable};
 
 use super::areas::Areas;
 use super::codec::{self, outcome_key, record_key};
 use super::piece::{self, Piece};
+use super::rows::{Rows, Stored};
 
 /// What a row weighs in a page, in bytes, beside its content.
 const ROW: usize = 96;
 
-/// A row of records.
-pub(super) type Stored<'a> = (AccessGuard<'a, &'static [u8; 40]>, AccessGuard<'a, &'static [u8]>);
-
-pub(super) fn decoded((key, stored): Stored<'_>) -> Result<Record, redb::Error> {
-    Ok(codec::decode(codec::id_of(key.value()), stored.value())?)
+pub(super) fn decoded((key, stored): ([u8; 40], Stored<'_>)) -> Result<Record, redb::Error> {
+    Ok(codec::decode(codec::id_of(&key), stored.bytes())?)
 }
 
 /// The keys of all records of a piece.
@@ -26,34 +23,37 @@ pub(super) fn records_of(piece: &Piece) -> RangeInclusive<[u8; 40]> {
     record_key(piece.number, &piece.first)..=record_key(piece.number, &piece.last)
 }
 
-/// The rows of these pieces, in their order.
-pub(super) fn rows<'a>(
-    records: &'a impl ReadableTable<&'static [u8; 40], &'static [u8]>,
+/// The records of these pieces, in their order.
+pub(super) fn records_in(
+    rows: &Rows,
     pieces: Vec<Piece>,
-) -> impl Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a {
-    pieces.into_iter().flat_map(|piece| -> Box<dyn Iterator<Item = Result<Stored<'a>, redb::Error>> + 'a> {
-        let keys = records_of(&piece);
-        match records.range::<&[u8; 40]>(keys.start()..=keys.end()) {
-            Ok(rows) => Box::new(rows.map(|row| row.map_err(redb::Error::from))),
-            Err(error) => Box::new(std::iter::once(Err(error.into()))),
-        }
-    })
+) -> impl Iterator<Item = Result<([u8; 40], Stored<'_>), redb::Error>> {
+    pieces.into_iter().flat_map(|piece| rows.records(records_of(&piece)))
 }
 
-/// The tables of a transaction that writes or of one that reads, with the areas as they are in it.
-pub(super) struct Seen<'a, R, O> {
-    pub(super) records: &'a R,
-    pub(super) outcomes: &'a O,
+/// The outcomes under this number, from this request on, or after it.
+pub(super) fn outcomes_from(
+    rows: &Rows,
+    number: u64,
+    first: Bound<[u8; 56]>,
+) -> impl Iterator<Item = Result<([u8; 56], [u8; 16]), redb::Error>> {
+    rows.outcomes((first, Bound::Included(outcome_key(number, RequestId(u128::MAX), &Id::MAX))))
+}
+
+/// The first key that an outcome under this number may have.
+pub(super) fn first_outcome(number: u64) -> Bound<[u8; 56]> {
+    Bound::Included(outcome_key(number, RequestId(0), &Id::ZERO))
+}
+
+/// The rows as they are, with the areas that they belong to.
+pub(super) struct Seen<'a> {
+    pub(super) rows: &'a Rows,
     pub(super) areas: &'a Areas,
     /// What went wrong first.
     pub(super) failed: &'a RefCell<Option<redb::Error>>,
 }
 
-impl<R, O> Seen<'_, R, O>
-where
-    R: ReadableTable<&'static [u8; 40], &'static [u8]>,
-    O: ReadableTable<&'static [u8; 56], &'static [u8; 16]>,
-{
+impl Seen<'_> {
     fn tried<T>(&self, outcome: Result<T, redb::Error>) -> Option<T> {
         outcome.map_err(|error| self.failed.borrow_mut().get_or_insert(error).to_string()).ok()
     }
@@ -72,20 +72,19 @@ where
     ) -> Result<(Parcel, Option<Cursor>), redb::Error> {
         let first = match after {
             Some(Cursor::Outcome(request)) => Bound::Excluded(outcome_key(number, request, &Id::MAX)),
-            _ => Bound::Included(outcome_key(number, RequestId(0), &Id::ZERO)),
+            _ => first_outcome(number),
         };
-        let last = outcome_key(number, RequestId(u128::MAX), &Id::MAX);
         let (mut page, mut looked_at, most) = (Parcel::default(), None, (room / ROW).max(1));
-        for (seen, row) in self.outcomes.range::<&[u8; 56]>((first.as_ref(), Bound::Included(&last)))?.enumerate() {
+        for (seen, row) in outcomes_from(self.rows, number, first).enumerate() {
             let (key, version) = row?;
-            let (request, id) = codec::request_of(key.value());
+            let (request, id) = codec::request_of(&key);
             // All of one request are told together.
             if seen >= most && looked_at != Some(request) {
                 return Ok((page, looked_at.map(Cursor::Outcome)));
             }
             looked_at = Some(request);
             if piece::number_of(pieces, &id) == Some(number) {
-                let outcome = codec::outcome_of(id, version.value());
+                let outcome = codec::outcome_of(id, &version);
                 let kept = page.outcomes.entry(request).or_insert(outcome);
                 *kept = (*kept).max(outcome);
             }
@@ -107,7 +106,7 @@ where
             Some(Cursor::Record(id)) => piece::beyond(&pieces, &id),
             Some(Cursor::Outcome(_)) => Vec::new(),
         };
-        for row in rows(self.records, to_read) {
+        for row in records_in(self.rows, to_read) {
             let record = decoded(row?)?;
             let weight = ROW + record.weight();
             if up_to.is_some() && weight > left {
@@ -127,16 +126,12 @@ where
     }
 }
 
-impl<R, O> Snapshot for Seen<'_, R, O>
-where
-    R: ReadableTable<&'static [u8; 40], &'static [u8]>,
-    O: ReadableTable<&'static [u8; 56], &'static [u8; 16]>,
-{
+impl Snapshot for Seen<'_> {
     fn record(&self, area: &Area, id: &Id) -> Option<Record> {
         let number = piece::number_of(self.pieces(area), id)?;
         let read = || {
-            let stored = self.records.get(&record_key(number, id))?;
-            Ok(stored.map(|stored| codec::decode(*id, stored.value())).transpose()?)
+            let stored = self.rows.record(&record_key(number, id))?;
+            Ok(stored.map(|stored| codec::decode(*id, stored.bytes())).transpose()?)
         };
         self.tried(read()).flatten()
     }
@@ -144,13 +139,13 @@ where
     fn outcome(&self, area: &Area, request: RequestId) -> Option<Outcome> {
         let pieces = self.pieces(area);
         let read = |number| {
-            let keys = outcome_key(number, request, &Id::ZERO)..=outcome_key(number, request, &Id::MAX);
+            let keys = [Id::ZERO, Id::MAX].map(|id| Bound::Included(outcome_key(number, request, &id)));
             let mut latest: Option<Outcome> = None;
-            for row in self.outcomes.range::<&[u8; 56]>(keys.start()..=keys.end())? {
+            for row in self.rows.outcomes(keys.into()) {
                 let (key, version) = row?;
-                let (_, id) = codec::request_of(key.value());
+                let (_, id) = codec::request_of(&key);
                 if piece::number_of(pieces, &id) == Some(number) {
-                    latest = latest.max(Some(codec::outcome_of(id, version.value())));
+                    latest = latest.max(Some(codec::outcome_of(id, &version)));
                 }
             }
             Ok(latest)

@@ -5,15 +5,14 @@ use std::ops::Bound;
 
 use chordal_protocol::replica::{self, Area, Cursor, Outcome, Parcel, Snapshot, minted};
 use chordal_protocol::{Id, Interval, Record, RequestId, Version};
-use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Transaction;
-use super::areas::Areas;
+use super::areas::{Areas, Swept};
 use super::codec::{self, outcome_key, record_key};
-use super::file::{AREAS, OUTCOMES, RECORDS, STATE};
 use super::log::{Change, Changes, Kept};
 use super::piece::{self, Piece};
-use super::snapshot::{Seen, records_of, rows};
+use super::rows::Rows;
+use super::snapshot::{Seen, first_outcome, outcomes_from, records_in};
 use super::tally::{Tally, stretch};
 
 /// Under this name the number of transactions is kept.
@@ -40,61 +39,22 @@ fn written(value: &impl serde::Serialize) -> Result<Vec<u8>, redb::Error> {
     postcard::to_stdvec(value).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-/// How many transactions that changed something a file has seen.
-pub(super) fn transactions(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, redb::Error> {
-    let bytes = state.get(TRANSACTIONS)?;
-    Ok(bytes.map_or(0, |bytes| bytes.value().try_into().map_or(0, u64::from_le_bytes)))
+/// How many transactions that changed something there were.
+pub(super) fn transactions(rows: &Rows) -> Result<u64, redb::Error> {
+    let bytes = rows.state(TRANSACTIONS)?;
+    Ok(bytes.map_or(0, |bytes| bytes.try_into().map_or(0, u64::from_le_bytes)))
 }
 
-/// The pieces of a file that belong to nobody.
-pub(super) fn gone(state: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Piece>, redb::Error> {
-    let Some(bytes) = state.get(GONE)? else { return Ok(Vec::new()) };
-    postcard::from_bytes(bytes.value()).map_err(|error| redb::Error::Corrupted(error.to_string()))
+/// The pieces that belong to nobody.
+pub(super) fn gone(rows: &Rows) -> Result<Vec<Piece>, redb::Error> {
+    let Some(bytes) = rows.state(GONE)? else { return Ok(Vec::new()) };
+    postcard::from_bytes(&bytes).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-/// Does again what a transaction has done.
-pub(super) fn redo<'a>(
-    transaction: &WriteTransaction,
-    changes: impl Iterator<Item = Change<'a>>,
-) -> Result<(), redb::Error> {
-    let (mut records, mut outcomes) = (transaction.open_table(RECORDS)?, transaction.open_table(OUTCOMES)?);
-    let (mut names, mut state) = (transaction.open_table(AREAS)?, transaction.open_table(STATE)?);
-    for Change { table, key, value } in changes {
-        match (table, value) {
-            (Kept::Records, Some(value)) => drop(records.insert(array(key)?, value)?),
-            (Kept::Records, None) => drop(records.remove(array(key)?)?),
-            (Kept::Outcomes, Some(value)) => drop(outcomes.insert(array(key)?, array(value)?)?),
-            (Kept::Outcomes, None) => drop(outcomes.remove(array(key)?)?),
-            (Kept::Areas, Some(value)) => drop(names.insert(key, value)?),
-            (Kept::Areas, None) => drop(names.remove(key)?),
-            (Kept::State, Some(value)) => drop(state.insert(text(key)?, value)?),
-            (Kept::State, None) => drop(state.remove(text(key)?)?),
-        }
-    }
-    Ok(())
-}
-
-fn array<const N: usize>(bytes: &[u8]) -> Result<&[u8; N], redb::Error> {
-    bytes.try_into().map_err(|_| strange_entry())
-}
-
-fn text(bytes: &[u8]) -> Result<&str, redb::Error> {
-    std::str::from_utf8(bytes).map_err(|_| strange_entry())
-}
-
-fn strange_entry() -> redb::Error {
-    redb::Error::Corrupted("an entry of its log is of another form".to_owned())
-}
-
-type Records<'a> = Table<'a, &'static [u8; 40], &'static [u8]>;
-type Outcomes<'a> = Table<'a, &'static [u8; 56], &'static [u8; 16]>;
-
-/// An open transaction. It works on its own copy of what is remembered of the areas.
+/// An open transaction. It works on its own copy of what is remembered of the areas, and on the rows themselves: if it fails,
+/// nobody may see them any more.
 pub(super) struct Open<'a> {
-    records: Records<'a>,
-    outcomes: Outcomes<'a>,
-    names: Table<'a, &'static [u8], &'static [u8]>,
-    state: Table<'a, &'static str, &'static [u8]>,
+    rows: &'a mut Rows,
     areas: Areas,
     changed: bool,
     /// Whether other pieces belong to nobody than before.
@@ -106,18 +66,9 @@ pub(super) struct Open<'a> {
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn begin(transaction: &'a WriteTransaction, areas: Areas) -> Result<Open<'a>, redb::Error> {
-        Ok(Open {
-            records: transaction.open_table(RECORDS)?,
-            outcomes: transaction.open_table(OUTCOMES)?,
-            names: transaction.open_table(AREAS)?,
-            state: transaction.open_table(STATE)?,
-            areas,
-            changed: false,
-            has_swept: false,
-            changes: Changes::default(),
-            failed: RefCell::new(None),
-        })
+    pub(super) fn begin(rows: &'a mut Rows, areas: Areas) -> Open<'a> {
+        let (changes, failed) = (Changes::default(), RefCell::new(None));
+        Open { rows, areas, changed: false, has_swept: false, changes, failed }
     }
 
     /// What is to be remembered, and the rows that have changed if there are any; or what went wrong.
@@ -130,28 +81,28 @@ impl<'a> Open<'a> {
             return Err(error);
         }
         if self.changed {
-            self.areas.transactions = transactions(&self.state)? + 1;
-            self.set_state(TRANSACTIONS, &self.areas.transactions.to_le_bytes())?;
+            self.areas.transactions = transactions(self.rows)? + 1;
+            self.change(Kept::State, TRANSACTIONS.as_bytes(), Some(&self.areas.transactions.to_le_bytes()))?;
         }
         if self.has_swept {
-            self.set_state(GONE, &written(&self.areas.gone)?)?;
+            self.change(Kept::State, GONE.as_bytes(), Some(&written(&self.areas.gone)?))?;
         }
         Ok((self.areas, self.changed.then_some(self.changes)))
     }
 
-    fn set_state(&mut self, name: &str, bytes: &[u8]) -> Result<(), redb::Error> {
-        self.changes.note(Kept::State, name.as_bytes(), Some(bytes));
-        self.state.insert(name, bytes)?;
-        Ok(())
+    /// A row is another one now, or is not there any more.
+    fn change(&mut self, table: Kept, key: &[u8], value: Option<&[u8]>) -> Result<(), redb::Error> {
+        self.changed = true;
+        self.changes.note(table, key, value);
+        self.rows.change(Change { table, key, value })
     }
 
     fn tried<T>(&self, outcome: Result<T, redb::Error>) -> Option<T> {
         outcome.map_err(|error| self.failed.borrow_mut().get_or_insert(error).to_string()).ok()
     }
 
-    fn seen(&self) -> Seen<'_, Records<'a>, Outcomes<'a>> {
-        let Open { records, outcomes, areas, failed, .. } = self;
-        Seen { records, outcomes, areas, failed }
+    fn seen(&self) -> Seen<'_> {
+        Seen { rows: self.rows, areas: &self.areas, failed: &self.failed }
     }
 
     fn pieces(&self, area: &Area) -> &[Piece] {
@@ -167,65 +118,41 @@ impl<'a> Open<'a> {
     }
 
     fn write(&mut self, area: &Area, record: &Record) {
-        self.changed = true;
         let number = self.place(area, &record.id);
-        let key = record_key(number, &record.id);
-        let written = codec::encode(record).map_err(redb::Error::from).and_then(|bytes| {
-            self.changes.note(Kept::Records, &key, Some(&bytes));
-            self.records.insert(&key, bytes.as_slice())?;
-            Ok(())
-        });
+        let stored = codec::encode(record).map_err(redb::Error::from);
+        let written =
+            stored.and_then(|stored| self.change(Kept::Records, &record_key(number, &record.id), Some(&stored)));
         self.tried(written);
     }
 
     fn remove(&mut self, area: &Area, id: &Id) {
-        self.changed = true;
         let Some(number) = piece::number_of(self.pieces(area), id) else { return };
-        let key = record_key(number, id);
-        self.changes.note(Kept::Records, &key, None);
-        let removed = self.records.remove(&key).map(|_| ()).map_err(Into::into);
+        let removed = self.change(Kept::Records, &record_key(number, id), None);
         self.tried(removed);
     }
 
     fn write_outcome(&mut self, area: &Area, request: RequestId, outcome: &Outcome) {
-        self.changed = true;
         let number = self.place(area, &outcome.id);
-        let key = outcome_key(number, request, &outcome.id);
-        let version = codec::version_bytes(outcome.version);
-        self.changes.note(Kept::Outcomes, &key, Some(&version));
-        let written = self.outcomes.insert(&key, &version).map(|_| ()).map_err(Into::into);
+        let (key, version) = (outcome_key(number, request, &outcome.id), codec::version_bytes(outcome.version));
+        let written = self.change(Kept::Outcomes, &key, Some(&version));
         self.tried(written);
     }
 
     fn remove_outcome(&mut self, area: &Area, request: RequestId, outcome: &Outcome) {
-        self.changed = true;
         let Some(number) = piece::number_of(self.pieces(area), &outcome.id) else { return };
-        let key = outcome_key(number, request, &outcome.id);
-        self.changes.note(Kept::Outcomes, &key, None);
-        let removed = self.outcomes.remove(&key).map(|_| ()).map_err(Into::into);
+        let removed = self.change(Kept::Outcomes, &outcome_key(number, request, &outcome.id), None);
         self.tried(removed);
     }
 
     /// Writes down what an area is called, where it is and what of it is forgotten.
     fn name(&mut self, area: &Area) {
-        self.changed = true;
         let Some(about) = self.areas.get(area).map(|shelf| written(&(shelf.purged, &shelf.pieces))) else { return };
-        let named = name_of(area).and_then(|name| {
-            let about = about?;
-            self.changes.note(Kept::Areas, &name, Some(&about));
-            self.names.insert(name.as_slice(), about.as_slice())?;
-            Ok(())
-        });
+        let named = name_of(area).and_then(|name| self.change(Kept::Areas, &name, Some(&about?)));
         self.tried(named);
     }
 
     fn unname(&mut self, area: &Area) {
-        self.changed = true;
-        let unnamed = name_of(area).and_then(|name| {
-            self.changes.note(Kept::Areas, &name, None);
-            self.names.remove(name.as_slice())?;
-            Ok(())
-        });
+        let unnamed = name_of(area).and_then(|name| self.change(Kept::Areas, &name, None));
         self.tried(unnamed);
     }
 
@@ -247,17 +174,15 @@ impl<'a> Open<'a> {
         let pieces = self.pieces(area).to_vec();
         let last = RequestId((u128::from(mark) << 64) | u128::from(u64::MAX));
         for number in piece::numbers(&pieces) {
-            let keys = outcome_key(number, RequestId(0), &Id::ZERO)..=outcome_key(number, last, &Id::MAX);
-            let changes = &mut self.changes;
-            let mut stays = |key: &[u8; 56]| {
-                let is_other = piece::number_of(&pieces, &codec::request_of(key).1) != Some(number);
-                if !is_other {
-                    changes.note(Kept::Outcomes, key, None);
-                }
-                is_other
-            };
-            let removed = self.outcomes.retain_in::<&[u8; 56], _>(keys.start()..=keys.end(), |key, _| stays(key));
-            self.tried(removed.map_err(Into::into));
+            let keys = [(RequestId(0), Id::ZERO), (last, Id::MAX)];
+            let keys = keys.map(|(request, id)| Bound::Included(outcome_key(number, request, &id)));
+            let found = self.rows.outcomes(keys.into()).map(|row| Ok(row?.0)).collect::<Result<Vec<_>, redb::Error>>();
+            let of_this_area = |key: &[u8; 56]| piece::number_of(&pieces, &codec::request_of(key).1) == Some(number);
+            let removed = found.and_then(|mut keys| {
+                keys.retain(of_this_area);
+                keys.iter().try_for_each(|key| self.change(Kept::Outcomes, key, None))
+            });
+            self.tried(removed);
         }
     }
 
@@ -279,10 +204,10 @@ impl<'a> Open<'a> {
                 at_the_ends.push(super::tally::end_of(ends[1], &first, &last));
             }
             let pieces = piece::divide(&shelf.pieces, &at_the_ends).0;
-            let counted = rows(&self.records, pieces).try_for_each(|row| {
+            let counted = records_in(self.rows, pieces).try_for_each(|row| {
                 let (key, stored) = row?;
-                let id = codec::id_of(key.value());
-                live.add(&id, u64::from(codec::glance(id, stored.value())?.2));
+                let id = codec::id_of(&key);
+                live.add(&id, u64::from(codec::glance(id, stored.bytes())?.2));
                 Ok(())
             });
             self.tried(counted);
@@ -311,14 +236,10 @@ impl<'a> Open<'a> {
     fn sweep(&mut self) -> Result<(), redb::Error> {
         let mut left = SWEPT;
         while let Some(piece) = self.areas.gone.last().copied().filter(|_| left > 0) {
-            let keys = records_of(&piece);
-            let rows = self.records.range::<&[u8; 40]>(keys.start()..=keys.end())?.take(left);
-            let found = rows.map(|row| Ok(*row?.0.value())).collect::<Result<Vec<[u8; 40]>, redb::Error>>()?;
-            for key in &found {
-                self.changes.note(Kept::Records, key, None);
-                self.records.remove(key)?;
+            left -= self.sweep_records(&piece, left)?;
+            if left == 0 {
+                break;
             }
-            left -= found.len();
             let seen = self.sweep_outcomes(&piece, left)?;
             left -= seen.min(left);
             if left > 0 {
@@ -330,26 +251,40 @@ impl<'a> Open<'a> {
         Ok(())
     }
 
+    /// Removes so many records of this piece. How many there were.
+    fn sweep_records(&mut self, piece: &Piece, most: usize) -> Result<usize, redb::Error> {
+        let left = match self.areas.swept {
+            None => vec![*piece],
+            Some(Swept::Records(id)) => piece::beyond(&[*piece], &id),
+            Some(Swept::Outcomes(..)) => Vec::new(),
+        };
+        let rows = records_in(self.rows, left).take(most);
+        let found = rows.map(|row| Ok(row?.0)).collect::<Result<Vec<[u8; 40]>, redb::Error>>()?;
+        for key in &found {
+            self.change(Kept::Records, key, None)?;
+            self.areas.swept = Some(Swept::Records(codec::id_of(key)));
+        }
+        Ok(found.len())
+    }
+
     /// Looks at so many outcomes, and removes those that lie in this piece. How many there were.
     fn sweep_outcomes(&mut self, piece: &Piece, most: usize) -> Result<usize, redb::Error> {
         let first = match self.areas.swept {
-            Some((request, id)) => Bound::Excluded(outcome_key(piece.number, request, &id)),
-            None => Bound::Included(outcome_key(piece.number, RequestId(0), &Id::ZERO)),
+            Some(Swept::Outcomes(request, id)) => Bound::Excluded(outcome_key(piece.number, request, &id)),
+            _ => first_outcome(piece.number),
         };
-        let last = outcome_key(piece.number, RequestId(u128::MAX), &Id::MAX);
         let (mut seen, mut found) = (0, Vec::new());
-        for row in self.outcomes.range::<&[u8; 56]>((first.as_ref(), Bound::Included(&last)))?.take(most) {
-            let key = *row?.0.value();
+        for row in outcomes_from(self.rows, piece.number, first).take(most) {
+            let (key, _) = row?;
             let (request, id) = codec::request_of(&key);
             seen += 1;
-            self.areas.swept = Some((request, id));
+            self.areas.swept = Some(Swept::Outcomes(request, id));
             if piece.contains(&id) {
                 found.push(key);
             }
         }
         for key in found {
-            self.changes.note(Kept::Outcomes, &key, None);
-            self.outcomes.remove(&key)?;
+            self.change(Kept::Outcomes, &key, None)?;
         }
         Ok(seen)
     }
@@ -357,8 +292,7 @@ impl<'a> Open<'a> {
 
 impl Transaction for Open<'_> {
     fn put_state(&mut self, name: &'static str, bytes: &[u8]) {
-        self.changed = true;
-        let written = self.set_state(name, bytes);
+        let written = self.change(Kept::State, name.as_bytes(), Some(bytes));
         self.tried(written);
     }
 }

@@ -259,7 +259,10 @@ impl<'a> Search<'a> {
             }
         }
         if refused.is_empty() {
-            return Round::Unseen(format!("nobody says whether this node can be called at {addr}: {}", silent.join("; ")));
+            return Round::Unseen(format!(
+                "nobody says whether this node can be called at {addr}: {}",
+                silent.join("; ")
+            ));
         }
         Round::NotCalledBack { addr, reason: refused.join("; ") }
     }

@@ -34,6 +34,18 @@ struct Jobs {
     bytes: usize,
     ticks: usize,
     closed: bool,
+    awaited: Awaited,
+}
+
+/// For what the thread is to be woken. To wake it for nothing costs more than to write something down.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Awaited {
+    /// Nothing: it is at work, and looks for itself when it has done that.
+    #[default]
+    Nothing,
+    /// What does not wait for others, or enough of what does.
+    NoDelay,
+    Anything,
 }
 
 impl Line {
@@ -54,9 +66,17 @@ impl Line {
         }
         jobs.bytes += weight;
         jobs.ticks += usize::from(is_tick);
+        let wakes = match jobs.awaited {
+            Awaited::Nothing => false,
+            Awaited::NoDelay => kind(&job) != Kind::Writes || jobs.waiting.len() + 1 >= ENOUGH,
+            Awaited::Anything => true,
+        };
         jobs.waiting.push_back((weight, job));
-        drop(jobs);
-        self.arrived.notify_one();
+        if wakes {
+            jobs.awaited = Awaited::Nothing;
+            drop(jobs);
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -67,10 +87,12 @@ impl Line {
     pub(super) fn take(&self, gather_until: Instant) -> Option<Vec<Job>> {
         let mut jobs = self.lock();
         loop {
+            jobs.awaited = Awaited::Nothing;
             if jobs.waiting.is_empty() {
                 if jobs.closed {
                     return None;
                 }
+                jobs.awaited = Awaited::Anything;
                 jobs = self.arrived.wait(jobs).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -82,6 +104,7 @@ impl Line {
             if !reads.is_empty() {
                 return Some(reads);
             }
+            jobs.awaited = Awaited::NoDelay;
             jobs = self.arrived.wait_timeout(jobs, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

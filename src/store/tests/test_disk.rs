@@ -17,9 +17,9 @@ const LONGEST_LOG: u64 = 40 << 10;
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
 
-/// The disk. Clones are the same disk.
-#[derive(Debug, Clone, Default)]
-pub(super) struct TestDisk(Arc<Mutex<Platter>>);
+/// The disk, and how long the log of the store on it gets. Clones are the same disk.
+#[derive(Debug, Clone)]
+pub(super) struct TestDisk(Arc<Mutex<Platter>>, u64);
 
 /// A file on it, by its number: the database, or its log.
 #[derive(Debug, Clone)]
@@ -51,7 +51,12 @@ enum Step {
 impl TestDisk {
     /// A disk with an empty store on it.
     pub(super) fn with_store() -> TestDisk {
-        let disk = TestDisk::default();
+        TestDisk::with_log(LONGEST_LOG)
+    }
+
+    /// The same with a log of this length, in bytes.
+    pub(super) fn with_log(longest: u64) -> TestDisk {
+        let disk = TestDisk(Arc::default(), longest);
         prepare(&builder().create_with_backend(OnDisk(disk.clone(), 0)).unwrap()).unwrap();
         disk
     }
@@ -62,7 +67,7 @@ impl TestDisk {
         let open = move || {
             let on_disk = |file| OnDisk(disk.clone(), file);
             let database = open_as("the test disk", || Ok(builder().create_with_backend(on_disk(0))?))?;
-            Ok((database, Place { file: Box::new(on_disk(1)), longest: LONGEST_LOG }))
+            Ok((database, Place { file: Box::new(on_disk(1)), longest: disk.1 }))
         };
         DiskStore::over("the test disk", Box::new(open)).unwrap()
     }
