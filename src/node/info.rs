@@ -14,6 +14,9 @@ use crate::store::StoreError;
 /// How many bytes of content are read for one page at the most.
 const PAGE_BYTES: usize = 4 << 20;
 
+/// How many records are read at a time: what is written waits for it.
+const ROWS: usize = 128;
+
 impl Node {
     /// Everything `GET /nodeinfo` tells.
     pub async fn info(&self) -> Result<NodeInfo, NodeError> {
@@ -116,7 +119,7 @@ impl Node {
                     _ => Bound::Included(part.lo),
                 };
                 while page.len() < limit {
-                    let records = store.page(&area, from, limit - page.len(), PAGE_BYTES)?;
+                    let records = store.page(&area, from, (limit - page.len()).min(ROWS), PAGE_BYTES)?;
                     let Some(last) = records.last() else { break };
                     from = Bound::Excluded(last.id);
                     let is_end = !before(&last.id);

@@ -14,8 +14,8 @@ use super::{Node, Proof};
 use crate::api::{CallBack, Seen, SeenBody};
 use crate::client::NodeClient;
 
-/// How long it may take to call back, which has bounds of its own there.
-pub(super) const CALLING_BACK: Duration = Duration::from_secs(6);
+/// How long it may take to call back. That has bounds of its own there, which come first.
+pub(super) const CALLING_BACK: Duration = Duration::from_secs(8);
 
 /// How many of those who could call back are asked for it.
 pub(super) const CALLERS: usize = 3;

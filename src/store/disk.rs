@@ -69,7 +69,8 @@ struct Current {
 
 /// A database and the log in front of it.
 struct Logged {
-    /// Changed by transactions. Whoever reads waits while one is at work, and not while it is made durable in the log.
+    /// Changed by transactions. Whoever reads waits while one is at work or goes to the database, and not while one is made durable in
+    /// the log; and a transaction waits for who reads.
     rows: RwLock<Rows>,
     database: Database,
     /// Locked by whoever changes something.
@@ -316,10 +317,10 @@ impl Logged {
         work(&mut open);
         // What has failed must not be seen by others until the database has been given up.
         let (areas, changes) = open.end().inspect_err(|_| rows.close())?;
-        // What changes nothing rests on what is durable already.
-        let Some(changes) = changes else { return Ok(false) };
         let number = areas.transactions;
         *after = Some(areas);
+        // What changes nothing rests on what is durable already.
+        let Some(changes) = changes else { return Ok(false) };
         if log.has_room(&changes) {
             drop(rows);
             if log.append(number, &changes).is_ok() {

@@ -1,8 +1,8 @@
 //! The log in front of the database: what a transaction has changed, in one place, so that one small write makes it durable.
 //!
-//! A commit of the database writes a page for each record and more. So transactions are committed in memory first, and
-//! what they have changed is appended here; the database itself is made durable when the log is full, with all of them at
-//! once. Opened after a crash, the database is as it was then, and what the log has beyond that is done again.
+//! A commit of the database writes a page for each record and more. So what transactions have changed is appended here, and
+//! stays in memory; the database gets it when the log is full, all at once. Opened after a crash, the database is as it was
+//! then, and what the log has beyond that is read into memory again.
 //!
 //! ```text
 //! store.log = entry*
@@ -83,6 +83,11 @@ pub(super) struct Found {
 }
 
 impl Changes {
+    /// There are changes that are not noted here.
+    pub(super) fn leave_the_log(&mut self) {
+        self.are_too_many = true;
+    }
+
     pub(super) fn note(&mut self, table: Kept, key: &[u8], value: Option<&[u8]>) {
         let weight = 1 + 2 + key.len() + 4 + value.map_or(0, <[u8]>::len);
         let (Ok(key_length), false) = (u16::try_from(key.len()), self.bytes.len() + weight > LARGEST - HEAD) else {

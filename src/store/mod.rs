@@ -10,7 +10,7 @@
 //! - `aside`: content that nobody may merge any more, in a file for a person
 //! - `disk`, `transaction`, `snapshot`, `file`: the store on disk ([`DiskStore`]), its open transaction, what can be seen in it or
 //!   without one, and the data directory with its lock and its format
-//! - `log`: what makes a transaction durable before the database is
+//! - `log`, `rows`: what makes a transaction durable before the database has it, and the rows that the database has not yet, in memory
 //! - `memory`: the store that forgets ([`MemoryStore`])
 
 mod areas;

@@ -1,17 +1,21 @@
 //! The rows of the store: those of the database as it was made durable last, and over them those that the log has beyond it.
 //!
 //! What a transaction changes is written here, in memory, and goes to the database when the log is full, in the order of the keys
-//! and each row once: a tree of pages costs far more for a row than this does. There is no more of it than the log is long.
+//! and each row once: a tree of pages costs far more for a row than this does. There is no more of it than the log is long, and what a transaction has written that is
+//! too large for the log.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::{Bound, RangeInclusive};
 
+use chordal_protocol::{Id, RequestId};
 use redb::{AccessGuard, Database, Durability, ReadOnlyTable, ReadableDatabase};
 
+use super::codec::{self, outcome_key};
 use super::file::{AREAS, OUTCOMES, RECORDS, STATE};
 use super::log::{Change, Kept};
+use super::piece::{self, Piece};
 
 /// All rows.
 pub(super) struct Rows {
@@ -35,6 +39,31 @@ struct Later {
     outcomes: BTreeMap<[u8; 56], Option<[u8; 16]>>,
     areas: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     state: BTreeMap<String, Option<Vec<u8>>>,
+    /// Outcomes of the database that are gone and are too many to be named. Only until the end of the transaction: it is too large
+    /// for the log.
+    purged: Vec<Purged>,
+}
+
+/// The outcomes under a number that belong to these pieces, up to this request.
+pub(super) struct Purged {
+    pub(super) number: u64,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) last: RequestId,
+}
+
+impl Purged {
+    /// Between which keys they are, and others.
+    fn keys(&self) -> (Bound<[u8; 56]>, Bound<[u8; 56]>) {
+        let ends = [(RequestId(0), Id::ZERO), (self.last, Id::MAX)];
+        ends.map(|(request, id)| Bound::Included(outcome_key(self.number, request, &id))).into()
+    }
+
+    fn has(&self, key: &[u8; 56]) -> bool {
+        let (request, id) = codec::request_of(key);
+        key.starts_with(&self.number.to_be_bytes())
+            && request <= self.last
+            && piece::number_of(&self.pieces, &id) == Some(self.number)
+    }
 }
 
 /// A record as it is stored.
@@ -89,6 +118,10 @@ impl Rows {
                 }
             }
             let mut outcomes = transaction.open_table(OUTCOMES)?;
+            for purged in &self.later.purged {
+                let (first, last) = purged.keys();
+                outcomes.retain_in::<&[u8; 56], _>((first.as_ref(), last.as_ref()), |key, _| !purged.has(key))?;
+            }
             for (key, version) in &self.later.outcomes {
                 match version {
                     Some(version) => drop(outcomes.insert(key, version)?),
@@ -133,10 +166,25 @@ impl Rows {
         Ok(())
     }
 
+    /// All of these that there are now, and no more than so many; otherwise nothing.
+    pub(super) fn outcomes_to_purge(&self, purged: &Purged, most: usize) -> Result<Option<Vec<[u8; 56]>>, redb::Error> {
+        let keys = self.outcomes(purged.keys()).map(|row| row.map(|(key, _)| key));
+        let found = keys.filter(|key| key.as_ref().map_or(true, |key| purged.has(key))).take(most + 1);
+        let found = found.collect::<Result<Vec<_>, redb::Error>>()?;
+        Ok((found.len() <= most).then_some(found))
+    }
+
+    /// These outcomes are gone, however many they are. The transaction has to be brought to the database at its end.
+    pub(super) fn purge(&mut self, purged: Purged) {
+        self.later.outcomes.extract_if(purged.keys(), |key, _| purged.has(key)).for_each(drop);
+        self.later.purged.push(purged);
+    }
+
     pub(super) fn record(&self, key: &[u8; 40]) -> Result<Option<Stored<'_>>, redb::Error> {
+        let disk = &self.tables()?.records;
         match self.later.records.get(key) {
             Some(later) => Ok(later.as_deref().map(Stored::Later)),
-            None => Ok(self.tables()?.records.get(key)?.map(Stored::Disk)),
+            None => Ok(disk.get(key)?.map(Stored::Disk)),
         }
     }
 
@@ -158,15 +206,18 @@ impl Rows {
     ) -> impl Iterator<Item = Result<([u8; 56], [u8; 16]), redb::Error>> {
         let disk = || Ok(self.tables()?.outcomes.range::<&[u8; 56]>((keys.0.as_ref(), keys.1.as_ref()))?);
         let disk = each(disk(), |(key, version)| (*key.value(), *version.value()));
+        let is_there = |(key, _): &([u8; 56], [u8; 16])| !self.later.purged.iter().any(|purged| purged.has(key));
+        let disk = disk.filter(move |row| row.as_ref().map_or(true, is_there));
         let later = self.later.outcomes.range(keys);
         merged(disk, later.map(|(key, version)| (*key, *version)))
     }
 
     /// What is told of the area of this name.
     pub(super) fn area(&self, name: &[u8]) -> Result<Option<Vec<u8>>, redb::Error> {
+        let disk = &self.tables()?.areas;
         match self.later.areas.get(name) {
             Some(later) => Ok(later.clone()),
-            None => Ok(self.tables()?.areas.get(name)?.map(|about| about.value().to_vec())),
+            None => Ok(disk.get(name)?.map(|about| about.value().to_vec())),
         }
     }
 
@@ -180,9 +231,10 @@ impl Rows {
 
     /// A piece of state.
     pub(super) fn state(&self, name: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+        let disk = &self.tables()?.state;
         match self.later.state.get(name) {
             Some(later) => Ok(later.clone()),
-            None => Ok(self.tables()?.state.get(name)?.map(|bytes| bytes.value().to_vec())),
+            None => Ok(disk.get(name)?.map(|bytes| bytes.value().to_vec())),
         }
     }
 

@@ -496,3 +496,34 @@ fn parts_that_go_to_and_fro_are_whole_and_leave_nothing_behind() {
         assert_eq!(subject.rows(), Some(2 + 39), "one record, and what became of each request");
     }
 }
+
+/// After a restart all that came before it is forgotten at once: more than is named one by one.
+#[test]
+fn a_great_many_outcomes_are_forgotten_and_no_others() {
+    for mut subject in Subject::all() {
+        let (half, whole) = (Interval::half_open(point(2), point(6)), Interval::whole(Id::ZERO));
+        let mut oracle = Oracle::default();
+        let later = Change::Put(area(1), record(point(3), 5_000, "later"));
+        let put = |n: u64| Change::Put(area(1), record(Id::of(n.to_string()), n, ""));
+        let mut changes: Vec<Change> = (0..4_000).map(put).collect();
+        changes.push(Change::Derive(area(1), area(2), half, version(u64::MAX, 0)));
+        let purge = [Change::Purge(area(1), 3_900), later, Change::Purge(area(1), 3_950)];
+        for changes in [&changes[..], &purge] {
+            subject.store().transact(&mut |store| changes.iter().for_each(|change| change.make(store))).unwrap();
+            changes.iter().for_each(|change| oracle.make(change));
+            for _ in 0..2 {
+                for area in [area(1), area(2)] {
+                    let seen = look(subject.store(), |store| all(store, &area));
+                    assert_eq!(seen, all(&oracle.content, &area));
+                }
+                subject.reopen();
+            }
+        }
+        let outcomes = [area(1), area(2)].map(|area| all(&oracle.content, &area).outcomes.len());
+        assert!(outcomes[0] < 100 && outcomes[1] > 1_000, "{outcomes:?}");
+        assert_eq!(
+            look(subject.store(), |store| store.page(&area(2), &whole, None, usize::MAX).0).outcomes.len(),
+            outcomes[1]
+        );
+    }
+}

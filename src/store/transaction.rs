@@ -11,7 +11,7 @@ use super::areas::{Areas, Swept};
 use super::codec::{self, outcome_key, record_key};
 use super::log::{Change, Changes, Kept};
 use super::piece::{self, Piece};
-use super::rows::Rows;
+use super::rows::{Purged, Rows};
 use super::snapshot::{Seen, first_outcome, outcomes_from, records_in};
 use super::tally::{Tally, stretch};
 
@@ -24,6 +24,9 @@ const GONE: &str = "gone";
 /// How many rows that belong to nobody are removed, or looked at for that, with each transaction: a range that is given away is
 /// not to hold up what is kept.
 const SWEPT: usize = 256;
+
+/// How many outcomes that are forgotten together are named one by one. There may be a million, after a restart.
+const NAMED: usize = 1024;
 
 /// How an area is named on disk.
 pub(super) fn name_of(area: &Area) -> Result<Vec<u8>, redb::Error> {
@@ -174,13 +177,15 @@ impl<'a> Open<'a> {
         let pieces = self.pieces(area).to_vec();
         let last = RequestId((u128::from(mark) << 64) | u128::from(u64::MAX));
         for number in piece::numbers(&pieces) {
-            let keys = [(RequestId(0), Id::ZERO), (last, Id::MAX)];
-            let keys = keys.map(|(request, id)| Bound::Included(outcome_key(number, request, &id)));
-            let found = self.rows.outcomes(keys.into()).map(|row| Ok(row?.0)).collect::<Result<Vec<_>, redb::Error>>();
-            let of_this_area = |key: &[u8; 56]| piece::number_of(&pieces, &codec::request_of(key).1) == Some(number);
-            let removed = found.and_then(|mut keys| {
-                keys.retain(of_this_area);
-                keys.iter().try_for_each(|key| self.change(Kept::Outcomes, key, None))
+            let purged = Purged { number, pieces: pieces.clone(), last };
+            let removed = self.rows.outcomes_to_purge(&purged, NAMED).and_then(|found| match found {
+                Some(keys) => keys.iter().try_for_each(|key| self.change(Kept::Outcomes, key, None)),
+                None => {
+                    self.changed = true;
+                    self.changes.leave_the_log();
+                    self.rows.purge(purged);
+                    Ok(())
+                }
             });
             self.tried(removed);
         }

@@ -154,7 +154,7 @@ impl<'a> Search<'a> {
                     return Err(AddressError::Unseen { attempts, through: through.join(", "), reason });
                 }
                 Round::Unseen(reason) => {
-                    tracing::warn!(%reason, "--advertise auto: nobody says from where it sees this node; trying again");
+                    tracing::warn!(%reason, "--advertise auto: nobody says where this node can be called; trying again");
                 }
             }
             tokio::time::sleep(pauses.next()).await;
@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
                     Some(external) => external.to_string(),
                     None => format!("{}:{}", host_of(old), self.port()),
                 };
-                tracing::info!(%addr, %reason, "--advertise auto: nobody says from where it sees this node, which keeps its address");
+                tracing::info!(%addr, %reason, "--advertise auto: nobody says where this node can be called, which keeps its address");
                 Ok(addr)
             }
         }
@@ -231,7 +231,7 @@ impl<'a> Search<'a> {
         let mut last = Round::Unseen("nobody was named".to_owned());
         for (ip, by) in sightings.candidates() {
             last = self.called_back(answering, ip, by).await;
-            // What is nearer is taken only if the other leads nowhere, and not if nobody has tried it.
+            // The next one is taken only if this one leads nowhere, and not if nobody has tried it: most see it here.
             if !matches!(last, Round::NotCalledBack { .. }) {
                 break;
             }

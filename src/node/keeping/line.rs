@@ -271,6 +271,36 @@ mod tests {
         assert!(closed.take(never).is_none());
     }
 
+    /// What the line does once the thread waits in it for others to join a write.
+    fn taken_after(pushed: impl IntoIterator<Item = Job>) -> Vec<Kind> {
+        let (line, never) = (line([write()]), Instant::now() + Duration::from_secs(3600));
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| kinds(line.take(never)));
+            while line.lock().awaited != Awaited::NoDelay {
+                std::thread::yield_now();
+            }
+            pushed.into_iter().for_each(|job| line.push(job).unwrap());
+            taken.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn the_thread_is_woken_for_what_does_not_wait_for_others() {
+        assert!(taken_after([write(), get()]) == [Kind::Reads]);
+        assert!(taken_after([write(), Job::Leave(true)]) == [Kind::Writes, Kind::Writes, Kind::Urgent]);
+        assert_eq!(taken_after((1..ENOUGH).map(|_| write())).len(), ENOUGH);
+        let (line, later) = (line([]), Instant::now());
+        let taken = std::thread::scope(|scope| {
+            let taken = scope.spawn(|| kinds(line.take(later)));
+            while line.lock().awaited != Awaited::Anything {
+                std::thread::yield_now();
+            }
+            line.push(write()).unwrap();
+            taken.join().unwrap()
+        });
+        assert!(taken == [Kind::Writes], "whatever comes, if there was nothing");
+    }
+
     #[test]
     fn one_beat_waits_at_a_time_wherever_it_leaves_the_line() {
         let (line, later) = (line([]), Instant::now() + Duration::from_secs(3600));

@@ -101,6 +101,8 @@ fn reads_go_on_beside_a_writer_that_finds_the_disk_full() {
         while disk.refused() < 200 {
             reads += 2;
             failed += u32::from(store.get(&area(1), &Id::of("0/0")).is_err());
+            let refused = store.get(&area(1), &Id::of(format!("{full}/0")));
+            assert!(!matches!(refused, Ok(Some(_))), "what was refused was seen");
             failed += u32::from(store.count(&area(1)).is_err());
         }
         reading.store(false, Ordering::Relaxed);

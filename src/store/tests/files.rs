@@ -19,9 +19,10 @@ fn refusal(directory: &Path) -> String {
     }
 }
 
+/// With more than the log takes at once, so that it is in the database.
 fn filled(directory: &Path) -> Vec<u8> {
     let store = DiskStore::open(directory).unwrap();
-    let records: Vec<_> = (0..300).map(|n| record(Id::of(n.to_string()), n, vec![7; 300])).collect();
+    let records: Vec<_> = (0..1_000).map(|n| record(Id::of(n.to_string()), n, vec![7; 300])).collect();
     write(&store, &area(1), &records).unwrap();
     drop(store);
     fs::read(directory.join("store.redb")).unwrap()
