@@ -296,7 +296,29 @@ fn strange_entry() -> redb::Error {
 
 #[cfg(test)]
 mod tests {
+    use redb::backends::InMemoryBackend;
+
     use super::*;
+    use crate::store::file::{builder, prepare};
+
+    #[test]
+    fn what_is_closed_shows_nothing_of_what_has_failed() {
+        let database = builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        prepare(&database).unwrap();
+        let mut rows = Rows::open(&database).unwrap();
+        let keys: [(Kept, &[u8]); 4] =
+            [(Kept::Records, &[1; 40]), (Kept::Outcomes, &[1; 56]), (Kept::Areas, b"area"), (Kept::State, b"state")];
+        for (table, key) in keys {
+            rows.change(Change { table, key, value: Some(&[7; 16]) }).unwrap();
+        }
+        assert_eq!(rows.record(&[1; 40]).unwrap().map(|stored| stored.bytes().to_vec()), Some(vec![7; 16]));
+        assert_eq!((rows.area(b"area").unwrap(), rows.state("state").unwrap()), (Some(vec![7; 16]), Some(vec![7; 16])));
+        rows.close();
+        assert!(rows.record(&[1; 40]).is_err() && rows.area(b"area").is_err() && rows.state("state").is_err());
+        assert!(rows.records([0; 40]..=[9; 40]).next().is_some_and(|row| row.is_err()));
+        assert!(rows.outcomes((Bound::Unbounded, Bound::Unbounded)).next().is_some_and(|row| row.is_err()));
+        assert!(rows.areas().next().is_some_and(|row| row.is_err()));
+    }
 
     #[test]
     fn what_is_later_takes_the_place_of_what_the_database_has() {

@@ -509,13 +509,18 @@ fn a_great_many_outcomes_are_forgotten_and_no_others() {
         changes.push(Change::Derive(area(1), area(2), half, version(u64::MAX, 0)));
         let purge = [Change::Purge(area(1), 3_900), later, Change::Purge(area(1), 3_950)];
         for changes in [&changes[..], &purge] {
-            subject.store().transact(&mut |store| changes.iter().for_each(|change| change.make(store))).unwrap();
+            let mut within = None;
+            let work = &mut |store: &mut dyn Transaction| {
+                changes.iter().for_each(|change| change.make(store));
+                within = Some([area(1), area(2)].map(|area| all(store, &area)));
+            };
+            subject.store().transact(work).unwrap();
             changes.iter().for_each(|change| oracle.make(change));
+            let right = Some([area(1), area(2)].map(|area| all(&oracle.content, &area)));
+            assert_eq!(within, right, "in the transaction");
             for _ in 0..2 {
-                for area in [area(1), area(2)] {
-                    let seen = look(subject.store(), |store| all(store, &area));
-                    assert_eq!(seen, all(&oracle.content, &area));
-                }
+                let seen = look(subject.store(), |store| [area(1), area(2)].map(|area| all(store, &area)));
+                assert_eq!(Some(seen), right);
                 subject.reopen();
             }
         }
