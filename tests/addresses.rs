@@ -114,6 +114,51 @@ fn without_anybody_to_ask_it_says_so() {
     answering.join().expect("it has answered").expect("all of it");
 }
 
+/// What says that it sees others at this address, and answers this to those who want to be called back there.
+fn says(sees: &str, called_back: (&'static str, &'static str)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let seen = format!("{{\"ip\":\"{sees}\"}}");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            let mut some = [0; 4096];
+            while !request.ends_with(b"}") {
+                match std::io::Read::read(&mut stream, &mut some) {
+                    Ok(read) if read > 0 => request.extend(&some[..read]),
+                    _ => break,
+                }
+            }
+            let wants_a_call = String::from_utf8_lossy(&request).contains("challenge");
+            let (status, body) = if wants_a_call { called_back } else { ("200 OK", seen.as_str()) };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            // Who asks may have gone meanwhile.
+            let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+        }
+    });
+    addr
+}
+
+/// Most see it at one address, and one at another, where it would be called back.
+#[test]
+fn an_address_that_nobody_has_tried_to_call_is_not_given_up_for_another() {
+    let lab = Lab::empty();
+    let busy = ("503 Service Unavailable", "{\"title\":\"busy\"}");
+    let failed = ("200 OK", "{\"ip\":\"127.0.0.2\",\"called_back\":false,\"reason\":\"nobody is there\"}");
+    let other = says("127.0.0.1", ("200 OK", "{\"ip\":\"127.0.0.1\",\"called_back\":true}"));
+    let join = |most: [String; 2]| {
+        let contacts = [&most[..], std::slice::from_ref(&other)].concat().join(",");
+        let args = ["--memory", "--advertise", "auto", "--join-attempts", "1", "--bootstrap", &contacts];
+        refused(lab.path(), &args)
+    };
+    let line = join([says("127.0.0.2", busy), says("127.0.0.2", busy)]);
+    assert!(line.contains("nobody says whether this node can be called at 127.0.0.2:"), "{line}");
+    // Where it has been tried in vain the other one is taken: it fails later, at the join, for none of these is a node.
+    let line = join([says("127.0.0.2", failed), says("127.0.0.2", failed)]);
+    assert!(!line.contains("127.0.0.2:") && line.contains("could not join"), "{line}");
+}
+
 #[test]
 fn it_is_found_on_closed_rings_as_well() {
     let lab = Lab::empty();

@@ -148,8 +148,9 @@ impl Node {
         let node = self.for_itself();
         let stop = self.shutdown_token();
         let limits = http::Limits { clients: self.security().limits, ..http::Limits::default() };
+        // Made now, and not when the task comes to it: it refuses what was signed before, and the node may be ready by then.
+        let router = http::router(node.clone());
         tokio::spawn(async move {
-            let router = http::router(node.clone());
             let served = match &node.security().tls {
                 Some(tls) => http::serve_tls(listener, router, limits, tls, stop).await,
                 None => http::serve(listener, router, limits, stop).await,

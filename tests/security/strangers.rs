@@ -62,7 +62,8 @@ fn a_signed_request_is_taken_and_its_answer_is_signed() {
     let lab = Lab::empty();
     let node = closed(lab.path(), &[NODE, CLIENT], &[]);
     let put = Request::new("PUT", &node.addr, "/kv/a%20b").body("text/plain", "hello").signed(&CLIENT);
-    assert_eq!(put.send().status, 204);
+    let answer = put.send();
+    assert_eq!(answer.status, 204, "{answer:?}");
     let get = Request::new("GET", &node.addr, "/kv/a%20b").signed(&CLIENT);
     let answer = get.send();
     assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
