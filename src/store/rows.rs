@@ -1,8 +1,8 @@
 //! The rows of the store: those of the database as it was made durable last, and over them those that the log has beyond it.
 //!
 //! What a transaction changes is written here, in memory, and goes to the database when the log is full, in the order of the keys
-//! and each row once: a tree of pages costs far more for a row than this does. There is no more of it than the log is long, and what a transaction has written that is
-//! too large for the log.
+//! and each row once: a tree of pages costs far more for a row than this does. There is no more of it than the log is long, but
+//! while a transaction is at work that is too large for the log.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

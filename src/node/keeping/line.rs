@@ -216,6 +216,7 @@ pub(super) fn weight(job: &Job) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
     use chordal_protocol::keeper::Around;
@@ -271,34 +272,26 @@ mod tests {
         assert!(closed.take(never).is_none());
     }
 
-    /// What the line does once the thread waits in it for others to join a write.
-    fn taken_after(pushed: impl IntoIterator<Item = Job>) -> Vec<Kind> {
-        let (line, never) = (line([write()]), Instant::now() + Duration::from_secs(3600));
-        std::thread::scope(|scope| {
-            let taken = scope.spawn(|| kinds(line.take(never)));
-            while line.lock().awaited != Awaited::NoDelay {
-                std::thread::yield_now();
-            }
-            pushed.into_iter().for_each(|job| line.push(job).unwrap());
-            taken.join().unwrap()
-        })
+    /// What the thread takes of a line in which it waits already, so, when these come.
+    fn woken(line: Line, awaits: Awaited, pushed: impl IntoIterator<Item = Job>) -> Vec<Kind> {
+        let never = Instant::now() + Duration::from_secs(3600);
+        let (line, (tell, taken)) = (Arc::new(line), mpsc::channel());
+        let thread = Arc::clone(&line);
+        std::thread::spawn(move || tell.send(kinds(thread.take(never))));
+        while line.lock().awaited != awaits {
+            std::thread::yield_now();
+        }
+        pushed.into_iter().for_each(|job| line.push(job).unwrap());
+        taken.recv_timeout(Duration::from_secs(20)).expect("it is woken")
     }
 
     #[test]
     fn the_thread_is_woken_for_what_does_not_wait_for_others() {
-        assert!(taken_after([write(), get()]) == [Kind::Reads]);
-        assert!(taken_after([write(), Job::Leave(true)]) == [Kind::Writes, Kind::Writes, Kind::Urgent]);
-        assert_eq!(taken_after((1..ENOUGH).map(|_| write())).len(), ENOUGH);
-        let (line, later) = (line([]), Instant::now());
-        let taken = std::thread::scope(|scope| {
-            let taken = scope.spawn(|| kinds(line.take(later)));
-            while line.lock().awaited != Awaited::Anything {
-                std::thread::yield_now();
-            }
-            line.push(write()).unwrap();
-            taken.join().unwrap()
-        });
-        assert!(taken == [Kind::Writes], "whatever comes, if there was nothing");
+        let gathering = |pushed: Vec<Job>| woken(line([write()]), Awaited::NoDelay, pushed);
+        assert!(gathering(vec![write(), get()]) == [Kind::Reads]);
+        assert!(gathering(vec![write(), Job::Leave(true)]) == [Kind::Writes, Kind::Writes, Kind::Urgent]);
+        assert_eq!(gathering((1..ENOUGH).map(|_| write()).collect()).len(), ENOUGH);
+        assert!(woken(line([]), Awaited::Anything, [get()]) == [Kind::Reads]);
     }
 
     #[test]
